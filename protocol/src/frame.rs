@@ -1,0 +1,194 @@
+use std::fmt;
+use std::sync::Arc;
+
+/// One WebSocket frame as it goes to the socket, header included.
+///
+/// A server's frames are not masked (RFC 6455, 5.1), so the same bytes serve
+/// every recipient: a clone is a reference.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame(Arc<[u8]>);
+
+/// Why a server ends a connection, as its `disconnect` message tells the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DisconnectReason {
+    /// The server goes down, or restarts.
+    ServerRestart,
+    /// The client reads more slowly than its streams flow.
+    SlowConsumer,
+    /// The client sends commands faster than it may.
+    RateLimit,
+    /// The table's history is another one: what was delivered may not exist.
+    NewHistory,
+}
+
+/// RFC 6455, 7.4.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCode {
+    Normal = 1000,
+    Protocol = 1002,
+    InvalidData = 1007,
+    TooBig = 1009,
+}
+
+/// The part of a message's frame that all messages of one identifier share.
+///
+/// `{"identifier":"<id>","message":` with the identifier escaped once.
+#[derive(Debug, Clone)]
+pub struct MessageHead(Box<[u8]>);
+
+impl DisconnectReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerRestart => "server_restart",
+            Self::SlowConsumer => "slow_consumer",
+            Self::RateLimit => "rate_limit",
+            Self::NewHistory => "new_history",
+        }
+    }
+
+    /// Whether the client may come back. It is in every disconnect message: a
+    /// client that doesn't find it never returns.
+    pub fn reconnect(self) -> bool {
+        true
+    }
+}
+
+impl MessageHead {
+    pub fn new(identifier: &str) -> Self {
+        let mut head = br#"{"identifier":"#.to_vec();
+        write_json_string(&mut head, identifier);
+        head.extend_from_slice(br#","message":"#);
+        Self(head.into())
+    }
+}
+
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+const FIN: u8 = 0x80;
+
+impl Frame {
+    /// The first message of a connection.
+    pub fn welcome() -> Self {
+        Self::build(TEXT, &[br#"{"type":"welcome"}"#])
+    }
+
+    /// The heartbeat. `seconds` since 1970, a JSON integer.
+    pub fn ping(seconds: u64) -> Self {
+        Self::build(TEXT, &[format!(r#"{{"type":"ping","message":{seconds}}}"#).as_bytes()])
+    }
+
+    pub fn confirm_subscription(identifier: &str) -> Self {
+        Self::answer(identifier, "confirm_subscription")
+    }
+
+    pub fn reject_subscription(identifier: &str) -> Self {
+        Self::answer(identifier, "reject_subscription")
+    }
+
+    /// A message. `payload` is a JSON document and is passed on untouched, so
+    /// that numbers keep their digits.
+    pub fn message(head: &MessageHead, payload: &str) -> Self {
+        Self::build(TEXT, &[&head.0, payload.as_bytes(), b"}"])
+    }
+
+    /// The last message of a connection, before its Close.
+    pub fn disconnect(reason: DisconnectReason) -> Self {
+        let (reason, reconnect) = (reason.as_str(), reason.reconnect());
+        let text = format!(r#"{{"type":"disconnect","reason":"{reason}","reconnect":{reconnect}}}"#);
+        Self::build(TEXT, &[text.as_bytes()])
+    }
+
+    /// A Close. `reason` is cut to what a control frame holds.
+    pub fn close(code: CloseCode, reason: &str) -> Self {
+        let mut end = reason.len().min(123);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self::build(CLOSE, &[&(code as u16).to_be_bytes(), &reason.as_bytes()[..end]])
+    }
+
+    /// Frames that are already bytes, such as a reader's own pongs.
+    pub fn from_wire(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn answer(identifier: &str, kind: &str) -> Self {
+        let mut text = br#"{"identifier":"#.to_vec();
+        write_json_string(&mut text, identifier);
+        text.extend_from_slice(br#","type":""#);
+        text.extend_from_slice(kind.as_bytes());
+        text.extend_from_slice(br#""}"#);
+        Self::build(TEXT, &[&text])
+    }
+
+    fn build(opcode: u8, parts: &[&[u8]]) -> Self {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let mut bytes = Vec::with_capacity(length + 10);
+        bytes.push(FIN | opcode);
+        match length {
+            0..=125 => bytes.push(length as u8),
+            126..=0xffff => {
+                bytes.push(126);
+                bytes.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            _ => {
+                bytes.push(127);
+                bytes.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:?})", String::from_utf8_lossy(&self.0))
+    }
+}
+
+fn write_json_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("writing into memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_what_rails_sends() {
+        let id = r#"{"channel":"X","é":"<b>"}"#;
+        let head = MessageHead::new(id);
+        let cases = [
+            (Frame::welcome(), r#"{"type":"welcome"}"#),
+            (Frame::ping(1795485801), r#"{"type":"ping","message":1795485801}"#),
+            (
+                Frame::confirm_subscription(id),
+                r#"{"identifier":"{\"channel\":\"X\",\"é\":\"<b>\"}","type":"confirm_subscription"}"#,
+            ),
+            (
+                Frame::reject_subscription(id),
+                r#"{"identifier":"{\"channel\":\"X\",\"é\":\"<b>\"}","type":"reject_subscription"}"#,
+            ),
+            (
+                Frame::message(&head, r#"{"a":123456789012345678901234567890, "b":1.0e+30}"#),
+                r#"{"identifier":"{\"channel\":\"X\",\"é\":\"<b>\"}","message":{"a":123456789012345678901234567890, "b":1.0e+30}}"#,
+            ),
+            (
+                Frame::disconnect(DisconnectReason::ServerRestart),
+                r#"{"type":"disconnect","reason":"server_restart","reconnect":true}"#,
+            ),
+        ];
+
+        for (frame, text) in cases {
+            let header = if text.len() < 126 { 2 } else { 4 };
+            assert_eq!(std::str::from_utf8(&frame.as_bytes()[header..]).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The Action Cable wire, without I/O.
+//!
+//! What a client sends becomes a [`Command`] whose [`Identifier`] names a
+//! subscription; what a server sends is a [`Frame`], a whole WebSocket frame
+//! that any number of sockets can share. Nothing here opens a socket, reads a
+//! clock or knows of a database: bytes in, values out, and back.
+//!
+//! The protocol is `actioncable-v1-json` as Rails speaks it. Rails documents it
+//! nowhere; the names and shapes here follow `actioncable/lib/action_cable` and
+//! the `@rails/actioncable` client.
+
+mod command;
+mod frame;
+mod identifier;
+mod subprotocol;
+
+pub use command::{Command, CommandError};
+pub use frame::{CloseCode, DisconnectReason, Frame, MessageHead};
+pub use identifier::{Identifier, IdentifierError};
+pub use subprotocol::{Offer, Subprotocol};
+
+/// Whether `text` is one JSON document, of any depth and with numbers of any size.
+///
+/// Rows come from programs that nobody checked; a payload is spliced into a frame
+/// as it stands, so what isn't JSON must never get that far.
+pub fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}

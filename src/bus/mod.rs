@@ -1,0 +1,156 @@
+//! The bus: a database table with what reads, writes and trims it.
+//!
+//! # The pattern
+//!
+//! Solid Cable's `solid_cable_messages` is a log: writers append rows, in
+//! transactions of their own, from any process; readers follow it by id. A row's
+//! `channel` is a stream's name with the prefix in front, its `payload` one JSON
+//! document. Who commits a row needs to know nothing of who reads it.
+//!
+//! # Who runs
+//!
+//! - one [`Tail`] for each process follows the table and *releases* committed rows
+//!   as [`Message`]s, each once, in an order that is the same for all who listen;
+//! - one writer task (behind [`Publisher`]) commits what HTTP publishes, as many
+//!   requests to a transaction as are waiting, and trims;
+//! - any number of other processes, tablecast or Rails, do the same on the same
+//!   table; none depends on another.
+//!
+//! # The seam
+//!
+//! All above the bus sees a [`Source`] of [`Batch`]es and a [`Publisher`], and no ids:
+//! what a row's id means, which database there is and how it wakes us stays in here.
+//! The table's tail is one source, the tests' in-memory one another.
+//!
+//! # Invariants
+//!
+//! - A row is released only once its transaction has committed, and never twice by
+//!   one source.
+//! - The tail never writes. Everything that this process writes goes through one
+//!   connection, so that it can't lock itself out.
+//! - Trimming never takes a row that this process's tail has not released.
+//! - An error of the database ends nothing here: sources and the writer try again for
+//!   as long as it takes, and say so in [`Status`].
+
+mod hash;
+#[cfg(test)]
+pub mod memory;
+mod publish;
+pub mod sqlite;
+mod status;
+mod tail;
+mod trim;
+mod url;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+pub use hash::channel_hash;
+pub use publish::{Answer, IdempotencyKey, Outgoing, PublishError, Publisher};
+pub use status::{Status, StatusHandle};
+pub use tail::Tail;
+pub use url::{DatabaseUrl, UrlError};
+
+use crate::stream::{Prefix, Stream};
+
+/// One released row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub stream: Stream,
+    /// A JSON document, as its writer wrote it.
+    pub payload: Box<str>,
+}
+
+/// What a source yields at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// Messages in release order. The order of two messages is a promise also
+    /// where their streams differ: one may have been written because of the other.
+    Released(Vec<Message>),
+    /// The table is not the one that was followed until now: it was restored,
+    /// replaced or made anew. What clients hold may never have happened.
+    NewHistory,
+}
+
+/// Where messages come from.
+pub trait Source: Send + 'static {
+    /// Waits for the next batch. Never fails: a source whose database is away comes
+    /// back to it by itself. Cancel-safe: a batch is returned or not begun.
+    fn next(&mut self) -> impl Future<Output = Batch> + Send;
+}
+
+/// What the bus needs to know.
+#[derive(Debug, Clone)]
+pub struct BusConfig {
+    pub url: DatabaseUrl,
+    pub table: String,
+    pub prefix: Prefix,
+    /// Whether a server without prefix may trim all rows; none: if `migrate` made the table.
+    pub owns_table: Option<bool>,
+    /// Rows older than this are trimmed; none: never.
+    pub retention: Option<Duration>,
+    /// The longest that an idle tail sleeps.
+    pub poll_interval: Duration,
+    pub wake: Wake,
+    pub max_payload_bytes: usize,
+    /// How many publishes may wait for the database.
+    pub max_pending_publishes: usize,
+    pub sqlite_synchronous: sqlite::Synchronous,
+}
+
+/// What wakes an idle tail before its poll interval has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The database's own signal; it is an error if there is none.
+    Notify,
+    /// Nothing: the tail polls.
+    Poll,
+    /// The database's signal where there is one.
+    Auto,
+}
+
+/// The bus of a server, opened.
+pub struct Bus {
+    pub tail: Tail,
+    pub publisher: Publisher,
+    /// Ends once the publisher was closed and all that it accepted is committed.
+    pub writer: JoinHandle<()>,
+    pub status: StatusHandle,
+    pub info: Info,
+}
+
+/// What a server says of its table when it starts.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// For people: `SQLite tablecast.db`.
+    pub database: String,
+    pub table: String,
+    /// Where an INSERT that names no prefix goes.
+    pub default_prefix: Prefix,
+    pub owns_table: bool,
+    /// Prefixes that others registered and whose rows a server without prefix would see.
+    pub foreign_prefixes: Vec<String>,
+}
+
+/// Why the bus could not be opened. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::SetupError),
+}
+
+impl Bus {
+    /// Opens the table for a server: creates what is missing (SQLite), reads where
+    /// the log ends, and starts the writer.
+    pub async fn open(config: &BusConfig) -> Result<Self, OpenError> {
+        let DatabaseUrl::Sqlite(location) = &config.url;
+        let database = sqlite::Database::new(location.clone(), config);
+        let info = database.prepare(config).await?;
+        let status = StatusHandle::default();
+        let tail = Tail::open(database.clone(), config, status.clone()).await?;
+        let (publisher, writer) = Publisher::start(database, config, &info, tail.progress());
+        Ok(Self { tail, publisher, writer, status, info })
+    }
+}

@@ -1,0 +1,305 @@
+//! The one connection that this process writes by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection, Row};
+
+use super::{Database, FileId};
+use crate::bus::channel_hash;
+use crate::bus::publish::Publish;
+use crate::stream::Prefix;
+
+/// Rows to an INSERT: the largest prepared statement, and smaller ones by halves.
+const MAX_ROWS: usize = 64;
+
+pub struct Writer {
+    connection: SqliteConnection,
+    database: Database,
+    file: FileId,
+    /// INSERTs of 64, 32, … 1 rows.
+    inserts: Vec<(usize, Arc<str>)>,
+    /// Where the next trim goes on, by time and id: what lies before it is another's.
+    trimmed_to: (String, i64),
+}
+
+/// What became of one publish in a committed group.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Committed(Vec<i64>),
+    /// Its key was committed before, with the same content.
+    Replayed(Vec<i64>),
+    /// Its key was committed before, with other content.
+    KeyReused,
+}
+
+impl Writer {
+    pub(super) async fn new(
+        mut connection: SqliteConnection,
+        database: &Database,
+    ) -> Result<Self, sqlx::Error> {
+        let schema = super::schema::inspect(&mut connection, database)
+            .await
+            .map_err(|error| sqlx::Error::Configuration(error.into()))?;
+        let inserts = std::iter::successors(Some(MAX_ROWS), |rows| (*rows > 1).then(|| rows / 2))
+            .map(|rows| (rows, insert(&database.0.table, rows, schema.has_updated_at)))
+            .collect();
+        let file = FileId::of(database.path())?;
+        Ok(Self { connection, database: database.clone(), file, inserts, trimmed_to: Default::default() })
+    }
+
+    /// Whether the path still leads to the file that this writes.
+    pub fn is_current(&self) -> bool {
+        self.database.leads_to(self.file)
+    }
+
+    /// Commits a group of publishes in one transaction, in their order: all of it
+    /// or, with an error, nothing.
+    pub async fn commit(&mut self, prefix: &Prefix, group: &[Publish]) -> Result<Vec<Outcome>, sqlx::Error> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        let written = async {
+            let outcomes = self.write(prefix, group).await?;
+            sqlx::query("COMMIT").execute(&mut self.connection).await?;
+            Ok(outcomes)
+        };
+        match written.await {
+            Ok(outcomes) => Ok(outcomes),
+            Err(error) => {
+                // Some errors have rolled back already.
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write(&mut self, prefix: &Prefix, group: &[Publish]) -> Result<Vec<Outcome>, sqlx::Error> {
+        // What was answered before, to other requests or earlier in this group.
+        let mut earlier: HashMap<&str, usize> = HashMap::new();
+        let mut known: Vec<Option<Outcome>> = Vec::with_capacity(group.len());
+        for (index, publish) in group.iter().enumerate() {
+            known.push(match &publish.key {
+                Some(key) if earlier.contains_key(key.key.as_str()) => None,
+                Some(key) => {
+                    earlier.insert(&key.key, index);
+                    self.answered(prefix, &key.key, &key.fingerprint).await?
+                }
+                None => None,
+            });
+        }
+        let is_repeat = |index: usize, publish: &Publish| {
+            publish.key.as_ref().is_some_and(|key| earlier[key.key.as_str()] != index)
+        };
+
+        let fresh = group
+            .iter()
+            .enumerate()
+            .filter(|(index, publish)| known[*index].is_none() && !is_repeat(*index, publish));
+        let rows: Vec<NewRow> = fresh
+            .flat_map(|(_, publish)| &publish.messages)
+            .map(|message| {
+                let channel = prefix.channel(&message.stream).into_bytes();
+                NewRow { hash: channel_hash(&channel), channel, payload: message.payload.as_bytes() }
+            })
+            .collect();
+        let mut ids = self.insert(&rows).await?.into_iter();
+
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(group.len());
+        for (index, (publish, known)) in group.iter().zip(known).enumerate() {
+            let outcome = match (known, &publish.key) {
+                (Some(known), _) => known,
+                (None, Some(key)) if earlier[key.key.as_str()] != index => {
+                    let first = earlier[key.key.as_str()];
+                    let same =
+                        group[first].key.as_ref().is_some_and(|first| first.fingerprint == key.fingerprint);
+                    match &outcomes[first] {
+                        Outcome::Committed(ids) | Outcome::Replayed(ids) if same => {
+                            Outcome::Replayed(ids.clone())
+                        }
+                        _ => Outcome::KeyReused,
+                    }
+                }
+                (None, key) => {
+                    let ids: Vec<i64> = ids.by_ref().take(publish.messages.len()).collect();
+                    if let Some(key) = key {
+                        self.remember(prefix, &key.key, &key.fingerprint, &ids).await?;
+                    }
+                    Outcome::Committed(ids)
+                }
+            };
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    /// Inserts rows, and gives back their ids in the same order.
+    async fn insert(&mut self, rows: &[NewRow<'_>]) -> Result<Vec<i64>, sqlx::Error> {
+        let mut ids = Vec::with_capacity(rows.len());
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (size, sql) =
+                self.inserts.iter().find(|(size, _)| *size <= rest.len()).expect("there is one for one row");
+            let (now, later) = rest.split_at(*size);
+            let mut query = sqlx::query(AssertSqlSafe(sql.clone()));
+            for row in now {
+                query = query.bind(row.channel.as_slice()).bind(row.payload).bind(row.hash);
+            }
+            let inserted = query.fetch_all(&mut self.connection).await?;
+            // RETURNING promises no order, but ids are drawn in the order of VALUES.
+            let first = ids.len();
+            for row in inserted {
+                ids.push(row.try_get::<i64, _>(0)?);
+            }
+            ids[first..].sort_unstable();
+            rest = later;
+        }
+        Ok(ids)
+    }
+
+    async fn answered(
+        &mut self,
+        prefix: &Prefix,
+        key: &str,
+        fingerprint: &[u8],
+    ) -> Result<Option<Outcome>, sqlx::Error> {
+        let row = sqlx::query(
+            "SELECT fingerprint, ids FROM tablecast_idempotency_keys WHERE prefix = ? AND idempotency_key = ?",
+        )
+        .bind(prefix.as_str())
+        .bind(key)
+        .fetch_optional(&mut self.connection)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if row.try_get::<Vec<u8>, _>(0)? != fingerprint {
+            return Ok(Some(Outcome::KeyReused));
+        }
+        let ids = serde_json::from_str(&row.try_get::<String, _>(1)?);
+        Ok(Some(Outcome::Replayed(ids.map_err(|error| sqlx::Error::Decode(error.into()))?)))
+    }
+
+    async fn remember(
+        &mut self,
+        prefix: &Prefix,
+        key: &str,
+        fingerprint: &[u8],
+        ids: &[i64],
+    ) -> Result<(), sqlx::Error> {
+        let ids = serde_json::to_string(ids).expect("numbers are JSON");
+        sqlx::query("INSERT INTO tablecast_idempotency_keys (prefix, idempotency_key, fingerprint, ids, created_at) VALUES (?, ?, ?, ?, datetime('now'))")
+            .bind(prefix.as_str())
+            .bind(key)
+            .bind(fingerprint)
+            .bind(ids)
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Deletes a batch of rows older than `retention_secs` and not above `released`;
+    /// says whether there may be more.
+    ///
+    /// The rows are found along the index on `created_at`; the place is kept, so
+    /// that another prefix's old rows are passed once and not on each call.
+    pub async fn trim(
+        &mut self,
+        lead: &str,
+        released: i64,
+        retention_secs: u64,
+        batch: u32,
+    ) -> Result<bool, sqlx::Error> {
+        let table = &self.database.0.table;
+        let candidates = format!(
+            r#"SELECT id, created_at, substr(CAST(channel AS BLOB), 1, length(?1)) = ?1 AND id <= ?2
+               FROM "{table}"
+               WHERE (created_at, id) > (?3, ?4) AND created_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?5)
+               ORDER BY created_at, id LIMIT ?6"#
+        );
+        let rows = sqlx::query(AssertSqlSafe(candidates))
+            .bind(lead.as_bytes())
+            .bind(released)
+            .bind(&self.trimmed_to.0)
+            .bind(self.trimmed_to.1)
+            .bind(format!("-{retention_secs} seconds"))
+            .bind(batch)
+            .fetch_all(&mut self.connection)
+            .await?;
+        let mut ids = Vec::new();
+        for row in &rows {
+            if row.try_get(2)? {
+                ids.push(row.try_get::<i64, _>(0)?);
+            }
+        }
+        if !ids.is_empty() {
+            let ids = serde_json::to_string(&ids).expect("numbers are JSON");
+            let delete = format!(r#"DELETE FROM "{table}" WHERE id IN (SELECT value FROM json_each(?))"#);
+            sqlx::query(AssertSqlSafe(delete)).bind(ids).execute(&mut self.connection).await?;
+        }
+        if let Some(last) = rows.last() {
+            self.trimmed_to = (last.try_get(1)?, last.try_get(0)?);
+        }
+        Ok(rows.len() == batch as usize)
+    }
+
+    /// The next trim looks at all rows again: some may have been written with an
+    /// earlier time.
+    pub fn trim_from_the_start(&mut self) {
+        self.trimmed_to = Default::default();
+    }
+
+    /// Forgets a batch of the hashes of channels that have no rows any more; says where to
+    /// go on, or none at the end.
+    pub async fn trim_hashes(&mut self, after: &[u8], batch: u32) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let table = &self.database.0.table;
+        let last: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT max(channel) FROM (SELECT channel FROM tablecast_stream_hashes WHERE channel > ? ORDER BY channel LIMIT ?)",
+        )
+        .bind(after)
+        .bind(batch)
+        .fetch_one(&mut self.connection)
+        .await?;
+        let Some(last) = last else { return Ok(None) };
+        let delete = format!(
+            r#"DELETE FROM tablecast_stream_hashes WHERE channel > ? AND channel <= ?
+               AND NOT EXISTS (SELECT 1 FROM "{table}" AS m WHERE m.channel = tablecast_stream_hashes.channel)"#
+        );
+        sqlx::query(AssertSqlSafe(delete)).bind(after).bind(&last).execute(&mut self.connection).await?;
+        Ok(Some(last))
+    }
+
+    /// Forgets idempotency keys after a day.
+    pub async fn trim_keys(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
+        let deleted = sqlx::query(
+            "DELETE FROM tablecast_idempotency_keys WHERE (prefix, idempotency_key) IN
+               (SELECT prefix, idempotency_key FROM tablecast_idempotency_keys
+                WHERE created_at < datetime('now', '-1 day') LIMIT ?)",
+        )
+        .bind(batch)
+        .execute(&mut self.connection)
+        .await?;
+        Ok(deleted.rows_affected() == u64::from(batch))
+    }
+
+    pub async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+}
+
+struct NewRow<'a> {
+    channel: Vec<u8>,
+    payload: &'a [u8],
+    hash: i64,
+}
+
+fn insert(table: &str, rows: usize, has_updated_at: bool) -> Arc<str> {
+    let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
+    let (columns, now) = if has_updated_at {
+        ("created_at, updated_at", format!("{now}, {now}"))
+    } else {
+        ("created_at", now.to_owned())
+    };
+    let values = vec![format!("(?, ?, ?, {now})"); rows].join(", ");
+    format!(
+        r#"INSERT INTO "{table}" (channel, payload, channel_hash, {columns}) VALUES {values} RETURNING id"#
+    )
+    .into()
+}

@@ -1,0 +1,59 @@
+use clap::Command;
+
+use super::{Failure, Outcome, finish};
+use crate::bus::DatabaseUrl;
+use crate::bus::sqlite::Database;
+use crate::config::{Config, Group, Values, args};
+
+pub fn command() -> Command {
+    Command::new("check")
+        .about("Read the settings and the database, and say what is wrong (exit status 1)")
+        .args(args(&[
+            Group::Listeners,
+            Group::Database,
+            Group::Listening,
+            Group::Publishing,
+            Group::Limits,
+            Group::Operation,
+        ]))
+}
+
+pub async fn run(mut values: Values) -> Outcome {
+    let config = Config::resolve(&mut values);
+    finish(values)?;
+    println!("settings: good");
+
+    let DatabaseUrl::Sqlite(location) = &config.bus.url;
+    let database = Database::new(location.clone(), &config.bus);
+    let schema = database.inspect().await?;
+    println!(
+        "{database}: table {} is good, made by {}",
+        config.bus.table,
+        if schema.made_by_tablecast { "tablecast" } else { "Rails or another" }
+    );
+
+    let mut faults = Vec::new();
+    if !schema.publishing {
+        faults.push("SQL can't publish here: run `tablecast migrate`".to_owned());
+    } else if schema.default_prefix != config.bus.prefix {
+        faults.push(format!(
+            "an INSERT without a prefix goes to prefix {}, and a server with these settings serves prefix {}: \
+             `tablecast migrate --default-prefix {:?}` changes that, or workers name the prefix",
+            schema.default_prefix,
+            config.bus.prefix,
+            config.bus.prefix.as_str()
+        ));
+    } else {
+        println!("an INSERT without a prefix goes to prefix {}", schema.default_prefix);
+    }
+    let open = config.channels.describe();
+    if open.is_empty() {
+        faults.push("nobody can subscribe to anything: no [[channel]], no --public-streams".to_owned());
+    } else {
+        println!("open to everybody: {}", open.join(", "));
+    }
+    for fault in &faults {
+        println!("wrong: {fault}");
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Code(1)) }
+}

@@ -1,0 +1,66 @@
+use anyhow::anyhow;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Failure, Outcome, finish};
+use crate::bus::sqlite::{Database, DefaultPrefix};
+use crate::bus::{BusConfig, DatabaseUrl};
+use crate::config::{Group, Values, args};
+use crate::stream::Prefix;
+
+pub fn command() -> Command {
+    Command::new("migrate")
+        .about("Create or upgrade the table, and what publishing by SQL needs")
+        .args(args(&[Group::Database, Group::Operation]))
+        .arg(
+            Arg::new("default-prefix")
+                .long("default-prefix")
+                .value_name("PREFIX")
+                .help("From now on an INSERT without a prefix goes to this one; an empty one is none [default: what it was, at first --channel-prefix]"),
+        )
+        .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the SQL instead of running it"))
+        .arg(
+            Arg::new("uninstall")
+                .long("uninstall")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["print", "default-prefix"])
+                .help("Drop what was created beside the table of messages"),
+        )
+}
+
+pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
+    let config = BusConfig::resolve(&mut values);
+    finish(values)?;
+    let default_prefix = match matches.get_one::<String>("default-prefix") {
+        Some(text) => {
+            let prefix = Prefix::new(text);
+            DefaultPrefix::Set(
+                prefix.map_err(|error| Failure::Usage(anyhow!("--default-prefix {text:?}: {error}")))?,
+            )
+        }
+        None => DefaultPrefix::Initial(config.prefix.clone()),
+    };
+    let DatabaseUrl::Sqlite(location) = &config.url;
+    let database = Database::new(location.clone(), &config);
+    if matches.get_flag("print") {
+        match database.plan(&default_prefix).await?.as_str() {
+            "" => eprintln!("{database}: nothing to do"),
+            sql => println!("{sql}"),
+        }
+    } else if matches.get_flag("uninstall") {
+        database.uninstall().await?;
+        println!(
+            "{database}: the views, triggers and tables named tablecast_* are gone; table {} is as it was",
+            config.table
+        );
+    } else {
+        let schema = database.migrate(&default_prefix).await?;
+        println!(
+            "{database}: table {} is ready; an INSERT without a prefix goes to prefix {}",
+            config.table, schema.default_prefix
+        );
+        if !config.prefix.is_none() && config.prefix != schema.default_prefix {
+            println!("(not to {}: --default-prefix {} changes that)", config.prefix, config.prefix);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+use axum::Router;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Outcome, finish};
+use crate::config::{Config, Group, Values, args};
+use crate::server::Server;
+use crate::telemetry::{LogFormat, install_metrics};
+
+pub fn command() -> Command {
+    Command::new("serve")
+        .about("Serve (also without a command)")
+        .long_about(
+            "Follows the table and delivers its messages to browsers.\n\n\
+             A setting is a flag, else an environment variable, else a key of the settings file \
+             (poll_interval for --poll-interval), else its default.",
+        )
+        .args(args(&[
+            Group::Listeners,
+            Group::Database,
+            Group::Listening,
+            Group::Publishing,
+            Group::Limits,
+            Group::Operation,
+        ]))
+        .arg(
+            Arg::new("migrate")
+                .long("migrate")
+                .action(ArgAction::SetTrue)
+                .help("Create or upgrade the table first, as `tablecast migrate` does; on SQLite that is always done")
+                .help_heading(Group::Database.heading()),
+        )
+}
+
+pub async fn run(_matches: &ArgMatches, mut values: Values, log: LogFormat) -> Outcome {
+    let config = Config::resolve(&mut values);
+    finish(values)?;
+    let server = Server::bind(config, Router::new(), install_metrics()?).await?;
+    for line in server.describe() {
+        match log {
+            LogFormat::Text => println!("{line}"),
+            LogFormat::Json => tracing::info!("{line}"),
+        }
+    }
+    server.run(stop_signal()?).await;
+    Ok(())
+}
+
+/// SIGTERM or SIGINT; the second one doesn't wait for anybody.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(1);
+        });
+    })
+}

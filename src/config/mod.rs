@@ -1,0 +1,257 @@
+//! Settings from flags, environment and file, made into what the program runs with.
+//!
+//! [`settings`] lists every setting once, as data: the flags, their help, the names in the
+//! environment and the keys of the file all come from there. [`values`] gathers what was given,
+//! text with its origin; this module turns it into a [`Config`], and tells all that is wrong
+//! with it at once. Nothing else in the program reads the environment.
+
+mod settings;
+mod values;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use secrecy::SecretString;
+
+pub use settings::{Group, SETTINGS, Setting, args};
+pub use values::{ConfigError, Values};
+
+use crate::bus::{BusConfig, DatabaseUrl, Wake, sqlite};
+use crate::channels::{Allow, Channels, Pattern, Rule};
+use crate::connection;
+use crate::http::{Hosts, Origins};
+use crate::stream::Prefix;
+use crate::telemetry::LogFormat;
+
+/// What a server runs with.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub internal_listen: SocketAddr,
+    pub bus: BusConfig,
+    pub path: String,
+    pub allowed_origins: Origins,
+    pub allowed_hosts: Hosts,
+    pub channels: Channels,
+    pub publish_key: Option<SecretString>,
+    pub public_publish: bool,
+    pub connection: connection::Limits,
+    pub http: HttpLimits,
+    pub drain_timeout: Duration,
+}
+
+/// What the listeners take.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Sockets of a listener; none: as many as there are file descriptors for.
+    pub max_connections: Option<usize>,
+    /// New sockets a second on the public listener.
+    pub accept_rate: u32,
+    pub max_broadcast_bytes: usize,
+    pub max_broadcast_messages: usize,
+    pub max_payload_bytes: usize,
+}
+
+/// How to log; read before anything else so that there is a log.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+impl LogConfig {
+    pub fn resolve(values: &mut Values) -> Self {
+        Self {
+            format: values.parse("log", |text| match text {
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                _ => Err("it is text or json".into()),
+            }),
+            filter: values.parse("log-level", |text| {
+                let parsed = tracing_subscriber::EnvFilter::try_new(text);
+                parsed.map(|_| text.to_owned()).map_err(|error| error.to_string())
+            }),
+        }
+    }
+}
+
+impl BusConfig {
+    /// What all commands need that touch the database.
+    pub fn resolve(values: &mut Values) -> Self {
+        Self {
+            url: values
+                .parse("database-url", |text| DatabaseUrl::parse(text).map_err(|error| error.to_string())),
+            table: values.parse("table", table),
+            prefix: values
+                .optional("channel-prefix", |text| Prefix::new(text).map_err(|error| error.to_string()))
+                .unwrap_or_default(),
+            owns_table: values.optional("owns-table", switch),
+            retention: values
+                .parse("retention", |text| if text == "off" { Ok(None) } else { duration(text).map(Some) }),
+            poll_interval: values.parse("poll-interval", |text| match duration(text)? {
+                Duration::ZERO => Err("it is more than nothing".into()),
+                interval => Ok(interval),
+            }),
+            wake: values.parse("wake", |text| match text {
+                "auto" => Ok(Wake::Auto),
+                "notify" => Ok(Wake::Notify),
+                "poll" => Ok(Wake::Poll),
+                _ => Err("it is notify, poll or auto".into()),
+            }),
+            max_payload_bytes: values.parse("max-payload-bytes", bytes),
+            max_pending_publishes: values.parse("max-pending-publishes", positive),
+            sqlite_synchronous: values.parse("sqlite-synchronous", |text| match text {
+                "normal" => Ok(sqlite::Synchronous::Normal),
+                "full" => Ok(sqlite::Synchronous::Full),
+                _ => Err("it is normal or full".into()),
+            }),
+        }
+    }
+}
+
+impl Config {
+    /// Reads every setting; what is wrong with them is in `values` afterwards.
+    pub fn resolve(values: &mut Values) -> Self {
+        let bus = BusConfig::resolve(values);
+        let publish_key = publish_key(values);
+        let internal_listen: SocketAddr = values.parse("internal-listen", address);
+        if !internal_listen.ip().is_loopback() && publish_key.is_none() {
+            values.complain(format!(
+                "--internal-listen {internal_listen} can be reached from elsewhere, and anybody there could publish: \
+                 set --publish-key (or --secret), or listen on a loopback address"
+            ));
+        }
+        let public_publish = values.parse("public-publish", switch);
+        if public_publish && publish_key.is_none() {
+            values.complain("--public-publish needs a --publish-key (or --secret): it opens publishing to all who can reach --listen".into());
+        }
+        Self {
+            listen: values.parse("listen", address),
+            internal_listen,
+            path: values.parse("path", |text| {
+                let good = text.starts_with('/')
+                    && text.len() > 1
+                    && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#{}*:".contains(&b));
+                let taken = ["/events", "/health", "/ready", "/broadcast"].contains(&text);
+                if good && !taken {
+                    Ok(text.to_owned())
+                } else {
+                    Err("it is a path of one's own such as /cable".into())
+                }
+            }),
+            allowed_origins: Origins::new(&values.list("allowed-origins")),
+            allowed_hosts: Hosts::new(&values.list("allowed-hosts")),
+            channels: channels(values, bus.prefix.clone()),
+            publish_key,
+            public_publish,
+            connection: connection::Limits {
+                max_subscriptions: values.parse("max-subscriptions", positive),
+                max_command_bytes: values.parse("max-command-bytes", bytes),
+                send_buffer_bytes: values.parse("send-buffer-bytes", bytes),
+                rate_limit: values.parse("rate-limit", positive),
+                rate_burst: values.parse("rate-burst", positive),
+            },
+            http: HttpLimits {
+                max_connections: values.optional("max-connections", positive),
+                accept_rate: values.parse("accept-rate", positive),
+                max_broadcast_bytes: values.parse("max-broadcast-bytes", bytes),
+                max_broadcast_messages: values.parse("max-broadcast-messages", positive),
+                max_payload_bytes: bus.max_payload_bytes,
+            },
+            drain_timeout: values.parse("drain-timeout", duration),
+            bus,
+        }
+    }
+}
+
+/// The key for HTTP publishing: its own, or the one that AnyCable derives from the secret.
+pub fn publish_key(values: &mut Values) -> Option<SecretString> {
+    let secret = values.optional("secret", |text| Ok(text.to_owned()));
+    let own = values.optional("publish-key", |text| Ok(text.to_owned()));
+    let derived = secret.map(|secret| {
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+        let tag = aws_lc_rs::hmac::sign(&key, b"broadcast-cable");
+        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    own.or(derived).map(SecretString::from)
+}
+
+fn channels(values: &mut Values, prefix: Prefix) -> Channels {
+    let mut rules = values.rules();
+    for text in values.list("public-channel") {
+        let rule = text
+            .split_once('=')
+            .ok_or_else(|| "it is NAME=STREAM, such as ProgressChannel=progress:{job_id}".to_owned());
+        let rule = rule.and_then(|(name, stream)| match stream.parse() {
+            Ok(stream) => Ok(Rule { name: name.to_owned(), stream, allow: Allow::Public }),
+            Err(error) => Err(error.to_string()),
+        });
+        match rule {
+            Ok(rule) => rules.push(rule),
+            Err(reason) => values.complain(format!("--public-channel {text}: {reason}")),
+        }
+    }
+    let patterns = values.list("public-streams").iter().map(|text| Pattern::new(text)).collect();
+    Channels::new(rules, patterns, prefix.clone()).unwrap_or_else(|twice| {
+        values.complain(twice.to_string());
+        Channels::new(Vec::new(), Vec::new(), prefix).expect("no rule is no duplicate")
+    })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("it is an address and a port such as 127.0.0.1:8080 ({error})"))?;
+    found.next().ok_or_else(|| "the name has no address".into())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("it is a time such as 100ms, 10s or 1d ({error})"))
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let size: ByteSize =
+        text.parse().map_err(|error| format!("it is a size such as 65536 or 64KiB ({error})"))?;
+    match usize::try_from(size.as_u64()) {
+        Ok(0) | Err(_) => Err("it is more than nothing and less than all memory".into()),
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
+fn positive<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
+    let number: u32 = text.replace('_', "").parse().map_err(|_| "it is a number".to_owned())?;
+    match T::try_from(number) {
+        Ok(value) if number > 0 => Ok(value),
+        _ => Err("it is a number from 1 on".into()),
+    }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err("it is true or false".into()),
+    }
+}
+
+/// A plain name: it goes into SQL, where a name can't be a parameter.
+fn table(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let begins_well = text.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    if plain
+        && begins_well
+        && text.len() <= 63
+        && !text.starts_with("tablecast_")
+        && !text.starts_with("sqlite_")
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("it is a plain name of at most 63 letters, digits and _, and none of tablecast_* or sqlite_*"
+            .into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

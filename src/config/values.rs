@@ -1,0 +1,233 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use serde::Deserialize;
+
+use super::settings::{Kind, SETTINGS, Setting};
+use crate::channels::Rule;
+
+/// What was given for each setting, as text, with where it came from; and what is wrong.
+#[derive(Debug, Default)]
+pub struct Values {
+    given: HashMap<&'static str, Given>,
+    rules: Vec<Rule>,
+    errors: Vec<String>,
+}
+
+/// What a file says, by the setting's key.
+type FileSettings = HashMap<&'static str, (PathBuf, Vec<String>)>;
+
+#[derive(Debug)]
+struct Given {
+    texts: Vec<String>,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Flag,
+    Environment(&'static str),
+    File(PathBuf),
+    Default,
+}
+
+/// All that is wrong with the settings, one line each.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl Values {
+    /// Flag, else environment, else file, else default.
+    pub fn gather(flags: &ArgMatches) -> Self {
+        let mut values = Self::default();
+        let path = flags.get_one::<String>("config").cloned().or_else(|| environment("TABLECAST_CONFIG"));
+        let file = match path {
+            Some(path) => values.read_file(Path::new(&path)),
+            None if Path::new(DEFAULT_FILE).exists() => values.read_file(Path::new(DEFAULT_FILE)),
+            None => HashMap::new(),
+        };
+        let Self { rules, errors, .. } = values;
+        let gathered = Self::collect(flags, &file, environment);
+        Self { rules, errors, ..gathered }
+    }
+
+    fn collect(
+        flags: &ArgMatches,
+        file: &FileSettings,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let mut given = HashMap::new();
+        for setting in SETTINGS {
+            let from_flag = || {
+                let known = flags.try_contains_id(setting.key).unwrap_or(false);
+                let texts = if known { flags.get_many::<String>(setting.key)? } else { return None };
+                Some(Given { texts: texts.cloned().collect(), origin: Origin::Flag })
+            };
+            let from_environment = || {
+                let found = setting.env.iter().find_map(|name| Some((name, environment(name)?)));
+                found.map(|(name, text)| Given { texts: vec![text], origin: Origin::Environment(name) })
+            };
+            let from_file = || {
+                let (path, texts) = file.get(setting.key)?;
+                Some(Given { texts: texts.clone(), origin: Origin::File(path.clone()) })
+            };
+            let from_default =
+                || Some(Given { texts: vec![setting.default?.to_owned()], origin: Origin::Default });
+            if let Some(found) =
+                from_flag().or_else(from_environment).or_else(from_file).or_else(from_default)
+            {
+                given.insert(setting.key, found);
+            }
+        }
+        Self { given, ..Self::default() }
+    }
+
+    /// Flag, else default: for what must run the same wherever it is started.
+    pub fn isolated(flags: &ArgMatches) -> Self {
+        Self::collect(flags, &HashMap::new(), |_| None)
+    }
+
+    /// A setting that has a default. Where it is wrong, that is noted and something else given
+    /// back, so that the next can be looked at.
+    pub(super) fn parse<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        let parsed = self.optional(key, &parse);
+        let default = || find(key).default.and_then(|text| parse(text).ok());
+        parsed.or_else(default).expect("a setting that is parsed has a default that is right")
+    }
+
+    /// A setting that may be absent.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let given = self.given.get(key)?;
+        let text = match given.texts.as_slice() {
+            [text] => text,
+            _ => {
+                self.errors.push(format!("{}: it takes one value", given.name(key)));
+                return None;
+            }
+        };
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                let shown = if matches!(find(key).kind, Kind::Secret(_)) { "…" } else { text };
+                self.errors.push(format!("{} {shown:?}: {reason}", given.name(key)));
+                None
+            }
+        }
+    }
+
+    /// A setting with several values.
+    pub(super) fn list(&self, key: &'static str) -> Vec<String> {
+        let texts = self.given.get(key).map(|given| given.texts.as_slice()).unwrap_or_default();
+        let items = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
+        items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The `[[channel]]` rules of the file.
+    pub(super) fn rules(&mut self) -> Vec<Rule> {
+        std::mem::take(&mut self.rules)
+    }
+
+    pub(super) fn complain(&mut self, error: String) {
+        self.errors.push(error);
+    }
+
+    /// All is read: was all well?
+    pub fn finish(self) -> Result<(), ConfigError> {
+        if self.errors.is_empty() { Ok(()) } else { Err(ConfigError(self.errors)) }
+    }
+
+    fn read_file(&mut self, path: &Path) -> FileSettings {
+        let mut settings = HashMap::new();
+        let shown = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.errors.push(format!("{shown}: {error}"));
+                return settings;
+            }
+        };
+        let table: toml::Table = match toml::from_str(&text) {
+            Ok(table) => table,
+            Err(error) => {
+                self.errors.push(format!("{shown}: {error}"));
+                return settings;
+            }
+        };
+        for (key, value) in table {
+            if key == "channel" {
+                match Vec::<Rule>::deserialize(value) {
+                    Ok(rules) => self.rules = rules,
+                    Err(error) => {
+                        self.errors.push(format!("{shown}: [[channel]]: {}", error.to_string().trim_end()))
+                    }
+                }
+                continue;
+            }
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key.replace('_', "-")) else {
+                self.errors.push(format!("{shown}: unknown setting {key}{}", suggestion(&key)));
+                continue;
+            };
+            match texts(&value) {
+                Some(texts) => drop(settings.insert(setting.key, (path.to_owned(), texts))),
+                None => self
+                    .errors
+                    .push(format!("{shown}: {key} is text, a number, true or false, or a list of texts")),
+            }
+        }
+        settings
+    }
+}
+
+impl Given {
+    /// What to call the setting so that whoever gave it finds it.
+    fn name(&self, key: &str) -> String {
+        match &self.origin {
+            Origin::Flag | Origin::Default => format!("--{key}"),
+            Origin::Environment(name) => (*name).to_owned(),
+            Origin::File(path) => format!("{}: {}", path.display(), key.replace('-', "_")),
+        }
+    }
+}
+
+const DEFAULT_FILE: &str = "tablecast.toml";
+
+/// An empty variable counts as none.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+fn find(key: &str) -> &'static Setting {
+    SETTINGS.iter().find(|setting| setting.key == key).expect("a setting of the list")
+}
+
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
+        toml::Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+fn suggestion(key: &str) -> String {
+    let key = key.replace('_', "-").to_lowercase();
+    let known = SETTINGS.iter().map(|setting| setting.key).chain(["channel"]);
+    let nearest =
+        known.map(|known| (strsim::jaro_winkler(&key, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((score, known)) if score > 0.7 => format!("; did you mean {}?", known.replace('-', "_")),
+        _ => String::new(),
+    }
+}

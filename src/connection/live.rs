@@ -1,0 +1,98 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use slab::Slab;
+use tablecast_protocol::{DisconnectReason, Frame};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::hub::{Closing, Outbox};
+use crate::telemetry::metrics;
+
+/// The connections that are open: who is pinged, and who is told when the server goes.
+///
+/// They stand in as many slots as a beat has ticks, so that ten thousand clients are
+/// not all pinged, and woken, at one instant.
+pub struct Connections {
+    slots: Vec<Mutex<Slab<Arc<Outbox>>>>,
+    next_slot: AtomicUsize,
+}
+
+/// Rails' heartbeat. A client takes six seconds of silence for a dead connection.
+const BEAT: Duration = Duration::from_secs(3);
+const TICK: Duration = Duration::from_millis(100);
+
+/// While draining, clients are told no faster than this, so that the servers that they
+/// turn to aren't overrun; nor slower than the drain time demands.
+const DISCONNECTS_PER_SECOND: u32 = 500;
+
+impl Default for Connections {
+    fn default() -> Self {
+        let ticks = BEAT.as_millis() / TICK.as_millis();
+        Self { slots: (0..ticks).map(|_| Mutex::default()).collect(), next_slot: AtomicUsize::new(0) }
+    }
+}
+
+impl Connections {
+    /// Counts a connection in until the guard is dropped.
+    pub(super) fn enter(self: &Arc<Self>, outbox: Arc<Outbox>) -> Live {
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        let key = self.slots[slot].lock().insert(outbox);
+        metrics().connections.increment(1);
+        Live { connections: self.clone(), slot, key }
+    }
+
+    /// Pings each connection once a beat, for ever.
+    pub async fn beat(self: Arc<Self>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for slot in self.slots.iter().cycle() {
+            ticks.tick().await;
+            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let ping = Frame::ping(seconds);
+            for (_, outbox) in slot.lock().iter() {
+                outbox.push_ping(&ping);
+            }
+        }
+    }
+
+    /// Asks all clients to reconnect, at once.
+    pub fn disconnect_all(&self, reason: DisconnectReason) {
+        for outbox in self.all() {
+            outbox.close(Closing::Disconnect(reason));
+        }
+    }
+
+    /// Asks all clients to go to another server or come back, spread over `time`.
+    pub async fn drain(&self, time: Duration) {
+        let all = self.all();
+        let paced = Duration::from_secs(1) * all.len() as u32 / DISCONNECTS_PER_SECOND;
+        let start = Instant::now();
+        let count = all.len() as u32;
+        for (index, outbox) in (0u32..).zip(all) {
+            sleep_until(start + paced.min(time) * index / count).await;
+            outbox.close(Closing::Disconnect(DisconnectReason::ServerRestart));
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Outbox>> {
+        let slots = self.slots.iter();
+        slots
+            .flat_map(|slot| slot.lock().iter().map(|(_, outbox)| outbox.clone()).collect::<Vec<_>>())
+            .collect()
+    }
+}
+
+pub(super) struct Live {
+    connections: Arc<Connections>,
+    slot: usize,
+    key: usize,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.connections.slots[self.slot].lock().remove(self.key);
+        metrics().connections.decrement(1);
+    }
+}

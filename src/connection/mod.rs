@@ -1,0 +1,123 @@
+//! One client: from its welcome to its last byte.
+//!
+//! # The pattern
+//!
+//! A connection is one task with two halves. The *reader* takes the client's frames apart
+//! and hands each command to the [`Session`], one after the other: a command is finished
+//! before the next begins, which is what Turbo's unsubscribe and subscribe of one identifier
+//! rely on. The *writer* sends what waits in the connection's [`Outbox`]; the hub and the
+//! session fill it. Neither half waits for the other.
+//!
+//! # The end
+//!
+//! Whoever ends it, the outbox is closed once, with a reason; from then on nothing is
+//! queued. What was queued goes out, then the Close, and the client has [`CLOSE_TIMEOUT`] to
+//! answer it. Rails waits for that for ever; a client that is gone would hold its socket.
+
+mod live;
+mod reader;
+mod session;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tablecast_protocol::{Frame, Offer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+pub use live::Connections;
+
+use crate::channels::Channels;
+use crate::hub::{Closing, Hub, Outbox};
+use crate::telemetry::metrics;
+use reader::{End, Reader};
+use session::Session;
+
+/// How long a connection may take over its end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a client may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub max_subscriptions: usize,
+    pub max_command_bytes: usize,
+    pub send_buffer_bytes: usize,
+    /// Commands a second, and how many at once.
+    pub rate_limit: u32,
+    pub rate_burst: u32,
+}
+
+/// What all connections share.
+pub struct Context {
+    pub hub: Arc<Hub>,
+    pub channels: Arc<Channels>,
+    pub connections: Arc<Connections>,
+    pub limits: Limits,
+}
+
+/// Serves a socket whose handshake is done until it is closed. `early` are bytes that the
+/// client sent behind its handshake.
+pub async fn serve<Io>(io: Io, early: Bytes, offer: Offer, context: Arc<Context>)
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let outbox = Arc::new(Outbox::new(context.limits.send_buffer_bytes));
+    outbox.push(Frame::welcome(), None);
+    let _live = context.connections.enter(outbox.clone());
+    let (reading, mut writing) = tokio::io::split(io);
+    let mut reader = Reader::new(reading, early, context.limits.max_command_bytes, outbox.clone());
+    let mut session = Session::new(context, offer, outbox.clone());
+
+    // The client's end, unless the connection's came first.
+    let end = tokio::select! {
+        biased;
+        _ = poll_fn(|cx| outbox.poll_closing(cx)) => None,
+        end = async {
+            loop {
+                match reader.next().await {
+                    Ok(text) => session.command(&text),
+                    Err(end) => return end,
+                }
+            }
+        } => Some(end),
+        _ = poll_fn(|cx| outbox.poll_flush(&mut writing, cx)) => Some(End::Gone),
+    };
+    // Nothing is delivered to who is leaving.
+    drop(session);
+
+    let reason = match end {
+        Some(End::Gone) => "gone",
+        Some(End::Closed) => {
+            outbox.close(Closing::Client);
+            "client"
+        }
+        Some(End::Violation(code)) => {
+            outbox.close(Closing::Violation(code));
+            reader::violation_name(code)
+        }
+        None => "disconnected",
+    };
+    metrics().closed(reason);
+    if end == Some(End::Gone) {
+        return;
+    }
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        poll_fn(|cx| outbox.poll_flush(&mut writing, cx)).await?;
+        if end == Some(End::Closed) {
+            return writing.shutdown().await;
+        }
+        // Until its Close, or its end: closing a socket with unread bytes would take back
+        // what was just sent.
+        if end.is_some() {
+            writing.shutdown().await?;
+        }
+        reader.until_the_end().await;
+        writing.shutdown().await
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests;

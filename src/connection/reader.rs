@@ -1,0 +1,132 @@
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::ready;
+
+use bytes::{Buf, Bytes};
+use tablecast_protocol::{CloseCode, Frame};
+use tokio::io::{AsyncRead, ReadBuf};
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message};
+
+use crate::hub::Outbox;
+
+/// Takes a client's bytes apart, by tungstenite's rules: masks, UTF-8, fragments, control
+/// frames. Its answers (pongs, the echo of a Close) go into the outbox like all frames.
+pub struct Reader<R> {
+    io: R,
+    context: WebSocketContext,
+    wire: Wire,
+}
+
+/// Why there is no more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client said so, and was answered.
+    Closed,
+    /// The socket ended.
+    Gone,
+    /// The client broke the protocol and is to be told by this code.
+    Violation(CloseCode),
+}
+
+/// A client's commands are a hundred bytes. tungstenite allots this for each connection,
+/// and clears it at each read.
+const READ_BUFFER: usize = 1024;
+/// Taken from the socket at a time, on the stack.
+const CHUNK: usize = 4096;
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub fn new(io: R, early: Bytes, max_command_bytes: usize, outbox: Arc<Outbox>) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(max_command_bytes))
+            .max_frame_size(Some(max_command_bytes));
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self { io, context, wire: Wire { unread: early, outbox } }
+    }
+
+    /// The next command's text. Cancel-safe.
+    ///
+    /// A binary message that is UTF-8 counts as text: Rails takes one so, or not, depending
+    /// on its websocket-driver.
+    pub async fn next(&mut self) -> Result<String, End> {
+        loop {
+            match self.context.read(&mut self.wire) {
+                Ok(Message::Text(text)) => return Ok(text.as_str().to_owned()),
+                Ok(Message::Binary(bytes)) => return Ok(String::from_utf8(bytes.into()).unwrap_or_default()),
+                // The answer to a ping or a Close goes out with the next read.
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wire.unread = self.chunk().await.map_err(|_| End::Gone)?;
+                    if self.wire.unread.is_empty() {
+                        return Err(End::Gone);
+                    }
+                }
+                Err(Error::ConnectionClosed) => return Err(End::Closed),
+                Err(Error::Capacity(_)) => return Err(End::Violation(CloseCode::TooBig)),
+                Err(Error::Utf8(_)) => return Err(End::Violation(CloseCode::InvalidData)),
+                Err(Error::Protocol(_)) => return Err(End::Violation(CloseCode::Protocol)),
+                Err(_) => return Err(End::Gone),
+            }
+        }
+    }
+
+    /// Reads on and ignores what comes.
+    pub async fn until_the_end(&mut self) {
+        while self.next().await.is_ok() {}
+        while self.chunk().await.is_ok_and(|chunk| !chunk.is_empty()) {}
+    }
+
+    /// Bytes from the socket; none at its end.
+    async fn chunk(&mut self) -> io::Result<Bytes> {
+        poll_fn(|cx| {
+            let mut chunk = [MaybeUninit::uninit(); CHUNK];
+            let mut chunk = ReadBuf::uninit(&mut chunk);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut chunk))?;
+            std::task::Poll::Ready(Ok(Bytes::copy_from_slice(chunk.filled())))
+        })
+        .await
+    }
+}
+
+/// What tungstenite takes for the socket.
+struct Wire {
+    unread: Bytes,
+    outbox: Arc<Outbox>,
+}
+
+impl Read for Wire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.unread.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = into.len().min(self.unread.len());
+        self.unread.copy_to_slice(&mut into[..count]);
+        Ok(count)
+    }
+}
+
+impl Write for Wire {
+    /// tungstenite writes whole frames, since its own buffer is set to none.
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        self.outbox.push(Frame::from_wire(frame), None);
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// For metrics.
+pub fn violation_name(code: CloseCode) -> &'static str {
+    match code {
+        CloseCode::TooBig => "max_command_bytes",
+        CloseCode::InvalidData => "not_utf8",
+        CloseCode::Protocol | CloseCode::Normal => "protocol_violation",
+    }
+}

@@ -1,0 +1,143 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tablecast_protocol::{Command, DisconnectReason, Frame, Identifier, Offer};
+use tokio::time::Instant;
+
+use super::Context;
+use crate::channels::Refusal;
+use crate::hub::{Closing, Outbox, Subscription, SubscriptionId};
+use crate::telemetry::metrics;
+
+/// What a client has asked for. Dropping it ends its subscriptions.
+pub struct Session {
+    context: Arc<Context>,
+    outbox: Arc<Outbox>,
+    /// By the identifier's raw text: its spelling is part of its name.
+    subscriptions: HashMap<Arc<str>, Subscription>,
+    last_id: u32,
+    is_rails_client: bool,
+    bucket: Bucket,
+}
+
+impl Session {
+    pub fn new(context: Arc<Context>, offer: Offer, outbox: Arc<Outbox>) -> Self {
+        let bucket = Bucket::new(context.limits.rate_limit, context.limits.rate_burst);
+        let is_rails_client = offer.is_rails_client();
+        Self { context, outbox, subscriptions: HashMap::new(), last_id: 0, is_rails_client, bucket }
+    }
+
+    /// Carries out one command. What can't be read is counted and ignored.
+    pub fn command(&mut self, text: &str) {
+        if !self.bucket.take() {
+            metrics().refused("rate_limit");
+            tracing::debug!("a client sent commands faster than --rate-limit and was disconnected");
+            self.outbox.close(Closing::Disconnect(DisconnectReason::RateLimit));
+            return;
+        }
+        match Command::parse(text) {
+            Ok(Command::Subscribe { identifier }) => {
+                metrics().commands_subscribe.increment(1);
+                self.subscribe(&identifier);
+            }
+            Ok(Command::Unsubscribe { identifier }) => {
+                metrics().commands_unsubscribe.increment(1);
+                self.unsubscribe(&identifier);
+            }
+            Ok(Command::Message { .. }) => metrics().commands_message.increment(1),
+            Err(error) => {
+                metrics().commands_malformed.increment(1);
+                tracing::debug!(%error, "a client's command was ignored");
+            }
+        }
+    }
+
+    fn subscribe(&mut self, raw: &str) {
+        if self.subscriptions.contains_key(raw) {
+            metrics().subscribes_repeated.increment(1);
+            // Rails' client repeats a subscribe each 500 ms until it is answered, for a
+            // second object with one identifier for ever. Others may take a second confirm
+            // for something else, so they get none, as from Rails.
+            if self.is_rails_client {
+                self.outbox.push(Frame::confirm_subscription(raw), None);
+            }
+            return;
+        }
+        let identifier = match Identifier::parse(raw) {
+            Ok(identifier) => identifier,
+            Err(error) => {
+                metrics().commands_malformed.increment(1);
+                tracing::debug!(%error, "a client's subscribe was ignored");
+                return;
+            }
+        };
+        let stream = match self.context.channels.resolve(&identifier) {
+            Ok(stream) => stream,
+            Err(refusal) => return self.reject(raw, refusal),
+        };
+        if self.subscriptions.len() >= self.context.limits.max_subscriptions {
+            return self.reject(raw, Refusal::TooMany);
+        }
+        self.last_id = self.last_id.wrapping_add(1);
+        let raw: Arc<str> = raw.into();
+        let subscription =
+            self.context.hub.subscribe(&stream, &raw, SubscriptionId(self.last_id), &self.outbox);
+        self.subscriptions.insert(raw, subscription);
+        metrics().subscribes_confirmed.increment(1);
+    }
+
+    fn reject(&self, raw: &str, refusal: Refusal) {
+        metrics().subscribes_rejected.increment(1);
+        metrics().refused(refusal.name());
+        tracing::debug!(%refusal, "a subscription was rejected");
+        self.outbox.push(Frame::reject_subscription(raw), None);
+    }
+
+    /// Nothing answers it, and nothing more of the subscription is sent: what waits for a
+    /// slow client would otherwise arrive in the midst of its next subscription.
+    fn unsubscribe(&mut self, raw: &str) {
+        if let Some(subscription) = self.subscriptions.remove(raw) {
+            let id = self.context.hub.unsubscribe(raw, subscription);
+            self.outbox.withdraw(id);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for (raw, subscription) in self.subscriptions.drain() {
+            self.context.hub.unsubscribe(&raw, subscription);
+        }
+    }
+}
+
+/// A token bucket.
+struct Bucket {
+    tokens: f64,
+    per_second: f64,
+    burst: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(per_second: u32, burst: u32) -> Self {
+        Self {
+            tokens: burst.into(),
+            per_second: per_second.into(),
+            burst: burst.into(),
+            filled: Instant::now(),
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let since = now.duration_since(self.filled).as_secs_f64();
+        self.filled = now;
+        self.tokens = (self.tokens + since * self.per_second).min(self.burst);
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}

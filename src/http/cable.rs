@@ -1,0 +1,89 @@
+//! The WebSocket's handshake, as Rails answers it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::TokioIo;
+use tablecast_protocol::Offer;
+use tokio::net::TcpStream;
+use tungstenite::handshake::derive_accept_key;
+
+use super::listener::Socket;
+use super::problem::Problem;
+use super::{App, not_found};
+use crate::connection;
+use crate::telemetry::metrics;
+
+pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Response {
+    let headers = request.headers();
+    if request.method() != Method::GET || !asks_for_websocket(headers) {
+        return not_found();
+    }
+    if !app.origins.allows(headers) {
+        metrics().refused("origin");
+        tracing::debug!(origin = ?headers.get("origin"), "an origin was refused; --allowed-origins lists those that are let in");
+        return not_found();
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return bad_request("Unsupported WebSocket version: 13");
+    }
+    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
+        return bad_request("Missing handshake request header: Sec-WebSocket-Key");
+    };
+    if app.is_draining() {
+        metrics().refused("draining");
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
+            .retry_after(1)
+            .into_response();
+    }
+
+    let accept = derive_accept_key(key.as_bytes());
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let offer = Offer::parse(offered.iter().filter_map(|value| value.to_str().ok()));
+    let socket = request.extensions().get::<Socket>().cloned();
+    let upgrade = hyper::upgrade::on(&mut request);
+    let context = app.context.clone();
+    app.sockets.spawn(async move {
+        // It counts against the listener's limit until it ends.
+        let _socket = socket;
+        match upgrade.await {
+            Ok(upgraded) => {
+                let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("our listener serves plain TCP");
+                connection::serve(parts.io.into_inner(), parts.read_buf, offer, context).await;
+            }
+            Err(error) => tracing::debug!(%error, "a client left during its handshake"),
+        }
+    });
+
+    let mut response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(UPGRADE, "websocket")
+        .header(CONNECTION, "Upgrade")
+        .header(SEC_WEBSOCKET_ACCEPT, accept)
+        .body(Body::empty())
+        .expect("headers are valid");
+    if let Some(protocol) = offer.select() {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.as_str()));
+    }
+    response
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let has_token = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
+    };
+    has_token(CONNECTION, "upgrade") && has_token(UPGRADE, "websocket")
+}
+
+fn bad_request(body: &'static str) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain"), (CONNECTION, "close")];
+    (StatusCode::BAD_REQUEST, headers, body).into_response()
+}

@@ -1,0 +1,96 @@
+use std::net::IpAddr;
+
+use axum::http::HeaderMap;
+use axum::http::header::HOST;
+
+use super::origins::matches_by_label;
+
+/// The names that requests may be addressed to.
+///
+/// A page elsewhere can point its own name at 127.0.0.1 and then be of the "same origin" as
+/// what listens there. So a listener on a loopback address answers to loopback names alone,
+/// and to those that the operator lists.
+#[derive(Debug, Clone)]
+pub struct Hosts(Vec<String>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("requests for host {0:?} are not answered here; --allowed-hosts lists the names that are")]
+pub struct ForeignHost(String);
+
+impl Hosts {
+    pub fn new(patterns: &[String]) -> Self {
+        Self(patterns.to_vec())
+    }
+
+    pub fn check(&self, headers: &HeaderMap, is_loopback: bool) -> Result<(), ForeignHost> {
+        let any = self.0.is_empty() && !is_loopback;
+        let host = headers.get(HOST).map(|host| host.to_str().unwrap_or("?")).unwrap_or_default();
+        let name = without_port(host);
+        if any
+            || (is_loopback && is_loopback_name(name))
+            || self.0.iter().any(|pattern| matches_by_label(pattern, name))
+        {
+            Ok(())
+        } else {
+            Err(ForeignHost(host.chars().take(128).collect()))
+        }
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name == "localhost" || name.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(patterns: &[&str], is_loopback: bool, host: &str) -> bool {
+        let patterns: Vec<_> = patterns.iter().map(|text| (*text).to_owned()).collect();
+        let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+        Hosts::new(&patterns).check(&headers, is_loopback).is_ok()
+    }
+
+    #[test]
+    fn a_loopback_listener_answers_to_loopback_names() {
+        for host in [
+            "localhost",
+            "LOCALHOST:1",
+            "app.localhost:3000",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "[::1]",
+        ] {
+            assert!(allows(&[], true, host), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::2]:1", "10.0.0.1", ""]
+        {
+            assert!(!allows(&[], true, host), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_list_adds_to_loopback_and_fences_other_addresses() {
+        assert!(allows(&["app.example.com"], true, "app.example.com:443"));
+        assert!(allows(&["app.example.com"], true, "localhost"));
+        assert!(allows(&["*.example.com"], false, "app.example.com"));
+        assert!(!allows(&["*.example.com"], false, "a.b.example.com"));
+        assert!(!allows(&["app.example.com"], false, "localhost"));
+        assert!(allows(&[], false, "anything.example"));
+    }
+}

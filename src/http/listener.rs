@@ -1,0 +1,162 @@
+use std::convert::Infallible;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::telemetry::metrics;
+
+/// A place among a listener's open sockets, held by whoever serves one.
+pub type Socket = Arc<OwnedSemaphorePermit>;
+
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    pub max_connections: usize,
+    /// New sockets a second; more wait in the kernel's queue.
+    pub accept_rate: u32,
+}
+
+/// Who doesn't send a request's head in this time has none to send.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HEADERS: usize = 100;
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// A peer that is gone without a word is noticed by the kernel after so long.
+const DEAD_PEER: Duration = Duration::from_secs(60);
+/// How much of a second's sockets may come at once.
+const ACCEPT_BURST: Duration = Duration::from_millis(100);
+
+/// Serves a listener until `closing`; requests in hand are finished, and their tasks are
+/// in `tasks`.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    limits: ListenerLimits,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut pace = Pace::new(limits.accept_rate);
+    let mut complaints = Complaints::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = closing.cancelled() => return,
+            accepted = async { pace.next().await; listener.accept().await } => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // The peer's error is its own; ours (no file descriptors) passes with time.
+                if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
+                    complaints.say(|| tracing::error!(%error, "sockets can't be accepted"));
+                    sleep(Duration::from_millis(100)).await;
+                }
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            metrics().refused("max_connections");
+            complaints.say(|| {
+                tracing::warn!(
+                    limit = limits.max_connections,
+                    "as many connections as --max-connections allows: more are refused"
+                );
+            });
+            refuse(&stream);
+            continue;
+        };
+        set_options(&stream);
+        tasks.spawn(converse(stream, routes.clone(), Arc::new(place), closing.clone()));
+    }
+}
+
+/// HTTP on one socket. An upgrade takes the socket along.
+async fn converse(stream: TcpStream, routes: Router, socket: Socket, closing: CancellationToken) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(socket.clone());
+        let routes = routes.clone();
+        async move { Ok::<_, Infallible>(routes.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+/// Without a task, since there is no room for one more: what fits into a fresh socket's
+/// buffer is written at once.
+fn refuse(stream: &TcpStream) {
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let _ = stream.try_write(answer);
+}
+
+fn set_options(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    // A message is small and wants to leave now.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ =
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_PEER / 2).with_interval(DEAD_PEER / 6));
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(DEAD_PEER));
+}
+
+/// Lets so many through a second, a few of them at once.
+struct Pace {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(per_second: u32) -> Self {
+        Self { interval: Duration::from_secs(1) / per_second, next: Instant::now() }
+    }
+
+    async fn next(&mut self) {
+        let now = Instant::now();
+        self.next = self.next.max(now.checked_sub(ACCEPT_BURST).unwrap_or(now));
+        sleep_until(self.next).await;
+        self.next += self.interval;
+    }
+}
+
+/// Says something at most once a minute.
+#[derive(Default)]
+struct Complaints(Option<Instant>);
+
+impl Complaints {
+    fn say(&mut self, say: impl FnOnce()) {
+        if self.0.is_none_or(|last| last.elapsed() >= Duration::from_secs(60)) {
+            self.0 = Some(Instant::now());
+            say();
+        }
+    }
+}

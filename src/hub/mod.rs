@@ -1,0 +1,284 @@
+//! The hub: streams to subscribers.
+//!
+//! # The pattern
+//!
+//! One task [`follow`]s the source and publishes each batch; any number of connections
+//! subscribe and unsubscribe meanwhile. A message is encoded once for each distinct
+//! identifier among its stream's subscribers, as a whole WebSocket frame; each subscriber's
+//! [`Outbox`] gets a reference to it. The hub knows no ids, no SQL and no sockets.
+//!
+//! # Order, and why confirm means from here on
+//!
+//! A stream's subscribers stand behind one mutex. Publishing holds it while it puts the
+//! frames into the outboxes, and [`Hub::subscribe`] holds it while it puts the confirm into
+//! the subscriber's outbox and adds it. So of a message and a subscription either the message
+//! was first, and this subscriber doesn't get it, or the confirm was, and then the message
+//! stands behind it in the outbox. What commits after the confirm is released after it, and
+//! so can't have been first.
+//!
+//! Messages are published one run of a stream at a time, in release order, so that a
+//! connection that listens to two streams sees both in the order of the table.
+
+mod outbox;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use slab::Slab;
+use tablecast_protocol::{Frame, MessageHead};
+
+pub use outbox::{Closing, Flushed, Outbox, SubscriptionId};
+
+use crate::bus::{Batch, Message, Source};
+use crate::stream::Stream;
+use crate::telemetry::metrics;
+
+#[derive(Default)]
+pub struct Hub {
+    streams: DashMap<Stream, Arc<Mutex<Subscribers>>>,
+}
+
+/// Who listens to one stream.
+#[derive(Default)]
+struct Subscribers {
+    /// By identifier, for each of which a message is encoded once. Usually there is one.
+    groups: HashMap<Arc<str>, Group>,
+    /// The last one has left and the hub forgets this. Who got hold of it before
+    /// has to look the stream up again.
+    retired: bool,
+}
+
+struct Group {
+    head: MessageHead,
+    members: Slab<Member>,
+}
+
+struct Member {
+    outbox: Arc<Outbox>,
+    id: SubscriptionId,
+}
+
+/// A place among a stream's subscribers. Dropping it leaves nothing behind only if it
+/// was given back by [`Hub::unsubscribe`].
+#[derive(Debug)]
+#[must_use]
+pub struct Subscription {
+    stream: Stream,
+    key: usize,
+    id: SubscriptionId,
+}
+
+impl Hub {
+    /// Enters a subscriber, and confirms it.
+    pub fn subscribe(
+        &self,
+        stream: &Stream,
+        identifier: &Arc<str>,
+        id: SubscriptionId,
+        outbox: &Arc<Outbox>,
+    ) -> Subscription {
+        loop {
+            let subscribers = match self.streams.get(stream) {
+                Some(subscribers) => Arc::clone(&subscribers),
+                None => Arc::clone(&self.streams.entry(stream.clone()).or_default()),
+            };
+            let mut subscribers = subscribers.lock();
+            if subscribers.retired {
+                continue;
+            }
+            let group = subscribers
+                .groups
+                .entry(identifier.clone())
+                .or_insert_with(|| Group { head: MessageHead::new(identifier), members: Slab::new() });
+            outbox.push(Frame::confirm_subscription(identifier), Some(id));
+            let key = group.members.insert(Member { outbox: outbox.clone(), id });
+            metrics().subscriptions.increment(1);
+            return Subscription { stream: stream.clone(), key, id };
+        }
+    }
+
+    /// Takes a subscriber out. Nothing published from now on reaches it; what waits in
+    /// its outbox is the caller's to withdraw.
+    pub fn unsubscribe(&self, identifier: &str, subscription: Subscription) -> SubscriptionId {
+        let Subscription { stream, key, id } = subscription;
+        let subscribers =
+            self.streams.get(&stream).map(|entry| Arc::clone(&entry)).expect("it has a subscriber");
+        let empty = {
+            let mut subscribers = subscribers.lock();
+            let group = subscribers.groups.get_mut(identifier).expect("it has a member");
+            group.members.remove(key);
+            if group.members.is_empty() {
+                subscribers.groups.remove(identifier);
+            }
+            subscribers.groups.is_empty()
+        };
+        if empty {
+            // Somebody may have come meanwhile; whoever comes later finds it retired.
+            self.streams.remove_if(&stream, |_, subscribers| {
+                let mut subscribers = subscribers.lock();
+                subscribers.retired = subscribers.groups.is_empty();
+                subscribers.retired
+            });
+        }
+        metrics().subscriptions.decrement(1);
+        id
+    }
+
+    /// Puts messages into the outboxes of all who listen, in their order.
+    pub fn publish(&self, messages: &[Message]) {
+        let (mut queued, mut slow) = (0, 0);
+        for run in messages.chunk_by(|a, b| a.stream == b.stream) {
+            let Some(subscribers) = self.streams.get(&run[0].stream).map(|entry| Arc::clone(&entry)) else {
+                continue;
+            };
+            for group in subscribers.lock().groups.values() {
+                let frames: Vec<Frame> =
+                    run.iter().map(|message| Frame::message(&group.head, &message.payload)).collect();
+                for (_, member) in &group.members {
+                    if member.outbox.push_all(&frames, member.id) {
+                        queued += frames.len() as u64;
+                    } else {
+                        slow += frames.len() as u64;
+                    }
+                }
+            }
+        }
+        metrics().deliveries_queued.increment(queued);
+        metrics().deliveries_slow.increment(slow);
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+}
+
+/// Publishes what a source yields, for ever. `new_history` hears where clients hold what
+/// may never have happened.
+pub async fn follow(mut source: impl Source, hub: Arc<Hub>, new_history: impl Fn()) {
+    loop {
+        match source.next().await {
+            Batch::Released(messages) => hub.publish(&messages),
+            Batch::NewHistory => new_history(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::bus::memory::memory;
+    use crate::stream::Prefix;
+
+    fn stream(name: &str) -> Stream {
+        Prefix::default().stream(name).unwrap()
+    }
+
+    fn outbox() -> Arc<Outbox> {
+        Arc::new(Outbox::new(1 << 20))
+    }
+
+    fn message(stream: &Stream, payload: &str) -> Message {
+        Message { stream: stream.clone(), payload: payload.into() }
+    }
+
+    fn confirm(identifier: &str) -> Frame {
+        Frame::confirm_subscription(identifier)
+    }
+
+    fn delivery(identifier: &str, payload: &str) -> Frame {
+        Frame::message(&MessageHead::new(identifier), payload)
+    }
+
+    const A: &str = r#"{"channel":"A"}"#;
+
+    #[test]
+    fn a_message_is_encoded_once_for_all_who_share_an_identifier() {
+        let (hub, s) = (Hub::default(), stream("s"));
+        let (one, two) = (outbox(), outbox());
+        let identifier: Arc<str> = A.into();
+        let _1 = hub.subscribe(&s, &identifier, SubscriptionId(0), &one);
+        let _2 = hub.subscribe(&s, &identifier, SubscriptionId(0), &two);
+
+        hub.publish(&[message(&s, "1")]);
+
+        let (one, two) = (one.drain(), two.drain());
+        assert_eq!(one, [confirm(A), delivery(A, "1")]);
+        assert_eq!(two, one);
+        assert!(std::ptr::eq(one[1].as_bytes(), two[1].as_bytes()), "the same bytes");
+    }
+
+    #[test]
+    fn a_connection_sees_two_streams_in_the_order_of_the_table() {
+        let (hub, a, b) = (Hub::default(), stream("a"), stream("b"));
+        let outbox = outbox();
+        let _a = hub.subscribe(&a, &"A".into(), SubscriptionId(0), &outbox);
+        let _b = hub.subscribe(&b, &"B".into(), SubscriptionId(1), &outbox);
+        outbox.drain();
+
+        hub.publish(&[message(&a, "1"), message(&b, "2"), message(&a, "3")]);
+
+        assert_eq!(outbox.drain(), [delivery("A", "1"), delivery("B", "2"), delivery("A", "3")]);
+    }
+
+    #[test]
+    fn who_has_left_gets_nothing_and_leaves_nothing() {
+        let (hub, s, outbox) = (Hub::default(), stream("s"), outbox());
+        let subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+        outbox.drain();
+
+        hub.unsubscribe(A, subscription);
+        hub.publish(&[message(&s, "1")]);
+
+        assert!(outbox.drain().is_empty());
+        assert!(hub.is_empty());
+    }
+
+    /// The race of the last to leave against the next to come: whoever is confirmed must be
+    /// found by the next publish.
+    #[test]
+    fn who_comes_as_the_last_one_leaves_is_not_lost() {
+        let (hub, s) = (Hub::default(), stream("s"));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let outbox = outbox();
+                while !stop.load(Ordering::Relaxed) {
+                    let subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+                    hub.unsubscribe(A, subscription);
+                    outbox.drain();
+                }
+            });
+            for _ in 0..20_000 {
+                let outbox = outbox();
+                let subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+                hub.publish(&[message(&s, "1")]);
+                assert_eq!(outbox.drain(), [confirm(A), delivery(A, "1")]);
+                hub.unsubscribe(A, subscription);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[tokio::test]
+    async fn following_a_source_delivers_its_batches_in_order() {
+        let (hub, s, outbox) = (Arc::new(Hub::default()), stream("s"), outbox());
+        let _subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+        let (writer, source) = memory();
+
+        tokio::spawn(follow(source, hub.clone(), || {}));
+        writer.release(&s, &["1", "2"]);
+        writer.release(&s, &["3"]);
+
+        let mut frames = Vec::new();
+        while frames.len() < 4 {
+            frames.extend(outbox.drain());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(frames, [confirm(A), delivery(A, "1"), delivery(A, "2"), delivery(A, "3")]);
+    }
+}

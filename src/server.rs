@@ -1,0 +1,228 @@
+//! A server's life: bind, serve, drain.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tablecast_protocol::DisconnectReason;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::{Bus, Info, OpenError, Tail};
+use crate::config::Config;
+use crate::connection::{Connections, Context};
+use crate::http::{self, App, ListenerLimits};
+use crate::hub::{self, Hub};
+
+/// Bound to its addresses and its table, and not yet serving.
+pub struct Server {
+    public: TcpListener,
+    internal: TcpListener,
+    limits: ListenerLimits,
+    app: Arc<App>,
+    pages: Router<Arc<App>>,
+    tail: Tail,
+    writer: JoinHandle<()>,
+    info: Info,
+    drain_timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bus(#[from] OpenError),
+    #[error("{flag} {address}: {error}")]
+    Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
+}
+
+/// Descriptors that aren't clients': listeners, the database, workers' own connections.
+const RESERVED_DESCRIPTORS: u64 = 128;
+/// What the kernel queues before we accept.
+const BACKLOG: u32 = 4096;
+/// Of the drain time, for the clients' words; the rest is for their answers.
+const DRAIN_SHARE: f64 = 0.8;
+/// For what is in hand when the drain time is over.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// `pages` are more routes for the public listener.
+    pub async fn bind(
+        config: Config,
+        pages: Router<Arc<App>>,
+        prometheus: PrometheusHandle,
+    ) -> Result<Self, StartError> {
+        let public = listen("--listen", config.listen)?;
+        let internal = listen("--internal-listen", config.internal_listen)?;
+        let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+        let limits = ListenerLimits {
+            max_connections: config
+                .http
+                .max_connections
+                .unwrap_or(descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16) as usize),
+            accept_rate: config.http.accept_rate,
+        };
+        let prefix = config.bus.prefix.clone();
+        let Bus { tail, publisher, writer, status, info } = Bus::open(&config.bus).await?;
+        let app = App {
+            context: Arc::new(Context {
+                hub: Arc::default(),
+                channels: Arc::new(config.channels),
+                connections: Arc::default(),
+                limits: config.connection,
+            }),
+            publisher,
+            prefix,
+            status,
+            draining: AtomicBool::new(false),
+            sockets: TaskTracker::new(),
+            prometheus,
+            path: config.path,
+            origins: config.allowed_origins,
+            hosts: config.allowed_hosts,
+            publish_key: config.publish_key,
+            public_publish: config.public_publish,
+            limits: config.http,
+        };
+        let drain_timeout = config.drain_timeout;
+        Ok(Self { public, internal, limits, app: Arc::new(app), pages, tail, writer, info, drain_timeout })
+    }
+
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    pub fn public_address(&self) -> SocketAddr {
+        self.public.local_addr().expect("it is bound")
+    }
+
+    pub fn internal_address(&self) -> SocketAddr {
+        self.internal.local_addr().expect("it is bound")
+    }
+
+    /// Where, which database and prefix, and what is open: a line each.
+    pub fn describe(&self) -> [String; 3] {
+        let (app, info) = (&self.app, &self.info);
+        let plain = if info.default_prefix == app.prefix {
+            String::new()
+        } else {
+            format!(
+                "; a plain INSERT goes to prefix {}, which this server doesn't serve",
+                info.default_prefix
+            )
+        };
+        let mut open = app.context.channels.describe();
+        if app.publish_key.is_none() {
+            open.push(format!("publishing at {} without a key", self.internal_address()));
+        }
+        if app.public_publish {
+            open.push("publishing with a key".into());
+        }
+        if app.origins.is_any() {
+            open.push("pages of every origin".into());
+        }
+        let open = if open.is_empty() {
+            "nothing: no [[channel]], no --public-streams".into()
+        } else {
+            open.join(", ")
+        };
+        [
+            format!(
+                "listening on ws://{}{}, for workers and operators on http://{}, {} connections at most",
+                self.public_address(),
+                app.path,
+                self.internal_address(),
+                self.limits.max_connections
+            ),
+            format!("{}, table {}, prefix {}{plain}", info.database, info.table, app.prefix),
+            format!("open to everybody: {open}"),
+        ]
+    }
+
+    /// Serves until `shutdown` resolves, and then says goodbye: nothing new is taken, clients
+    /// are asked to reconnect, publishes in hand are committed and answered, and the
+    /// listeners close last.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { public, internal, limits, app, pages, tail, writer, drain_timeout, .. } = self;
+        if app.prefix.is_none() && !self.info.foreign_prefixes.is_empty() {
+            tracing::warn!(
+                prefixes = self.info.foreign_prefixes.join(", "),
+                "this server has no --channel-prefix and reads and can write the rows of prefixes that others serve"
+            );
+        }
+        let connections = app.context.connections.clone();
+        let background = [
+            tokio::spawn(follow(tail, app.context.hub.clone(), connections.clone())),
+            tokio::spawn(connections.clone().beat()),
+            tokio::spawn(upkeep(app.prometheus.clone())),
+        ];
+        let (closing, requests) = (CancellationToken::new(), TaskTracker::new());
+        for (listener, is_public) in [(public, true), (internal, false)] {
+            let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+            let routes = if is_public {
+                http::public(&app, pages.clone(), is_loopback)
+            } else {
+                http::internal(&app, is_loopback)
+            };
+            requests.spawn(http::serve(listener, routes, limits, requests.clone(), closing.clone()));
+        }
+
+        shutdown.await;
+        let deadline = Instant::now() + drain_timeout;
+        tracing::info!(seconds = drain_timeout.as_secs(), "shutting down");
+        app.draining.store(true, Ordering::Release);
+        connections.drain(drain_timeout.mul_f64(DRAIN_SHARE)).await;
+        app.sockets.close();
+        if timeout_at(deadline, app.sockets.wait()).await.is_err() {
+            tracing::warn!(clients = app.sockets.len(), "some clients did not close in time");
+        }
+        // What was accepted is committed and answered, then nobody can ask any more.
+        app.publisher.close();
+        let last_moments = deadline.max(Instant::now()) + LAST_MOMENTS;
+        if timeout_at(last_moments, writer).await.is_err() {
+            tracing::error!("the database did not take the last publishes; they were not answered");
+        }
+        closing.cancel();
+        requests.close();
+        let _ = timeout(LAST_MOMENTS, requests.wait()).await;
+        for task in background {
+            task.abort();
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn follow(tail: Tail, hub: Arc<Hub>, connections: Arc<Connections>) {
+    hub::follow(tail, hub, || {
+        tracing::warn!("the table's history is another one: all clients are asked to reconnect");
+        connections.disconnect_all(DisconnectReason::NewHistory);
+    })
+    .await;
+}
+
+/// The recorder's own housekeeping, which it leaves to us.
+async fn upkeep(prometheus: PrometheusHandle) {
+    let mut ticks = interval(Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        prometheus.run_upkeep();
+    }
+}
+
+fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restarted server finds its port again at once.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| StartError::Listen { flag, address, error })
+}

@@ -1,0 +1,101 @@
+use std::sync::LazyLock;
+
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+
+/// Every metric, registered once: a handle is one atomic.
+///
+/// None is labelled by stream, client or anything else that a stranger can make many of.
+pub struct Metrics {
+    pub connections: Gauge,
+    pub subscriptions: Gauge,
+    pub tail_position: Gauge,
+    pub rows_released: Counter,
+    pub rows_foreign: Counter,
+    pub rows_not_json: Counter,
+    pub rows_too_large: Counter,
+    pub rows_not_a_name: Counter,
+    pub publishes_committed: Counter,
+    pub publishes_replayed: Counter,
+    pub publishes_failed: Counter,
+    pub publishes_refused: Counter,
+    pub deliveries_queued: Counter,
+    pub deliveries_slow: Counter,
+    pub commands_subscribe: Counter,
+    pub commands_unsubscribe: Counter,
+    pub commands_message: Counter,
+    pub commands_malformed: Counter,
+    pub subscribes_confirmed: Counter,
+    pub subscribes_rejected: Counter,
+    pub subscribes_repeated: Counter,
+}
+
+/// Registered with the recorder that was installed first, or with none in a test.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
+    &METRICS
+}
+
+impl Metrics {
+    /// Counts what was refused, by reason: one of a few words in the source.
+    pub fn refused(&self, reason: &'static str) {
+        counter!(REFUSALS, "reason" => reason).increment(1);
+    }
+
+    /// Counts a connection that ended, by the word for why.
+    pub fn closed(&self, reason: &'static str) {
+        counter!(CLOSED, "reason" => reason).increment(1);
+    }
+
+    fn register() -> Self {
+        describe_gauge!(CONNECTIONS, "WebSocket connections that are open");
+        describe_gauge!(SUBSCRIPTIONS, "Confirmed subscriptions");
+        describe_gauge!(TAIL_POSITION, "Id of the last row that the tail has read");
+        describe_counter!(ROWS, "Rows that the tail has read, by what became of them");
+        describe_counter!(PUBLISHES, "Messages published by HTTP, by result");
+        describe_counter!(DELIVERIES, "Messages put into connections' queues, or not for want of room");
+        describe_counter!(COMMANDS, "Clients' commands, by kind");
+        describe_counter!(SUBSCRIBES, "Subscribe commands, by answer");
+        describe_counter!(REFUSALS, "Requests and connections that were refused, by reason");
+        describe_counter!(CLOSED, "WebSocket connections that ended, by reason");
+        Self {
+            connections: gauge!(CONNECTIONS),
+            subscriptions: gauge!(SUBSCRIPTIONS),
+            tail_position: gauge!(TAIL_POSITION),
+            rows_released: counter!(ROWS, "result" => "released"),
+            rows_foreign: counter!(ROWS, "result" => "other_prefix"),
+            rows_not_json: counter!(ROWS, "result" => "not_json"),
+            rows_too_large: counter!(ROWS, "result" => "too_large"),
+            rows_not_a_name: counter!(ROWS, "result" => "not_a_name"),
+            publishes_committed: counter!(PUBLISHES, "result" => "committed"),
+            publishes_replayed: counter!(PUBLISHES, "result" => "replayed"),
+            publishes_failed: counter!(PUBLISHES, "result" => "failed"),
+            publishes_refused: counter!(PUBLISHES, "result" => "refused"),
+            deliveries_queued: counter!(DELIVERIES, "result" => "queued"),
+            deliveries_slow: counter!(DELIVERIES, "result" => "slow_consumer"),
+            commands_subscribe: counter!(COMMANDS, "command" => "subscribe"),
+            commands_unsubscribe: counter!(COMMANDS, "command" => "unsubscribe"),
+            commands_message: counter!(COMMANDS, "command" => "message"),
+            commands_malformed: counter!(COMMANDS, "command" => "malformed"),
+            subscribes_confirmed: counter!(SUBSCRIBES, "answer" => "confirmed"),
+            subscribes_rejected: counter!(SUBSCRIBES, "answer" => "rejected"),
+            subscribes_repeated: counter!(SUBSCRIBES, "answer" => "repeated"),
+        }
+    }
+}
+
+/// Starts counting; the handle renders what was counted.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    PrometheusBuilder::new().install_recorder()
+}
+
+const CONNECTIONS: &str = "tablecast_connections";
+const SUBSCRIPTIONS: &str = "tablecast_subscriptions";
+const TAIL_POSITION: &str = "tablecast_tail_position";
+const ROWS: &str = "tablecast_rows_total";
+const PUBLISHES: &str = "tablecast_publishes_total";
+const DELIVERIES: &str = "tablecast_deliveries_total";
+const COMMANDS: &str = "tablecast_commands_total";
+const SUBSCRIBES: &str = "tablecast_subscribes_total";
+const REFUSALS: &str = "tablecast_refusals_total";
+const CLOSED: &str = "tablecast_connections_closed_total";

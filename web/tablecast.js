@@ -1,0 +1,240 @@
+/**
+ * tablecast.js: a browser client for tablecast, and for anything else that speaks
+ * the Action Cable protocol (actioncable-v1-json) over a WebSocket.
+ *
+ *   import { connect } from "/tablecast.js";
+ *
+ *   const cable = connect();                                // ws(s)://this-host/cable
+ *   const subscription = cable.subscribe("progress:42", {   // or { channel: "…", … }
+ *     received(message) { … },                // any JSON value, also null, false or a string
+ *     connected({ reconnected }) { … },       // confirmed; again after every reconnection
+ *     disconnected({ willReconnect }) { … },  // connection lost; false: for good
+ *     rejected() { … },                       // refused; the subscription is over
+ *   });
+ *   subscription.unsubscribe();
+ *   cable.close();
+ *
+ * Every callback may be left out. Subscriptions of one identifier share one
+ * subscription on the wire, so whatever the server sends on subscribing reaches
+ * the first of them only.
+ */
+
+const PROTOCOL = "actioncable-v1-json";
+const SILENCE = 7_000; // ms; the server pings every 3 s, so this is two pings missed
+const FIRST_DELAY = 500; // ms; ceiling of the wait before the first reconnection …
+const LONGEST_DELAY = 10_000; // … which doubles with each failure, up to this
+
+/**
+ * Opens a connection, and keeps it open until `close()`.
+ *
+ * @param {string|URL} [url] where the cable is; http(s) and relative URLs will do
+ * @param {object} [options]
+ * @param {(status: "connecting"|"live"|"reconnecting"|"closed") => void} [options.status]
+ *   called when `cable.status` changes
+ * @param {(text: string, direction: "in"|"out") => void} [options.frame]
+ *   called with every frame as it is on the wire, for logs
+ * @returns {Cable}
+ */
+export function connect(url = "/cable", options = {}) {
+  return new Cable(url, options);
+}
+
+class Cable {
+  #url;
+  #options;
+  #status = "connecting";
+  #socket = null; // null while waiting to retry, and once closed
+  #welcomed = false; // commands may be sent
+  #heard = 0; // when the last frame came, or the attempt began
+  #failures = 0; // attempts since a connection last proved good
+  #retry;
+  #watchdog;
+  #channels = new Map(); // identifier (JSON text) -> { confirmed, listeners }
+
+  constructor(url, options) {
+    this.#url = new URL(url, globalThis.location?.href);
+    this.#url.protocol = this.#url.protocol.replace("http", "ws");
+    this.#options = options;
+    this.#open(); // first, because it throws if the URL is no good
+    this.#watchdog = setInterval(this.#checkPulse, 1_000);
+    globalThis.addEventListener?.("online", this.#wake);
+    globalThis.document?.addEventListener("visibilitychange", this.#wake);
+  }
+
+  get status() {
+    return this.#status;
+  }
+
+  /**
+   * @param {object|string} identifier a channel and its parameters, or the name of
+   *   a stream, short for `{ channel: "$pubsub", stream_name: … }`
+   * @param {object} [callbacks] see the top of this file
+   * @returns {{ identifier: string, unsubscribe(): void }}
+   */
+  subscribe(identifier, callbacks = {}) {
+    const key = JSON.stringify(
+      typeof identifier === "string" ? { channel: "$pubsub", stream_name: identifier } : identifier,
+    );
+    let channel = this.#channels.get(key);
+    if (!channel) {
+      channel = { confirmed: false, listeners: new Set() };
+      this.#channels.set(key, channel);
+      this.#send("subscribe", key);
+    }
+    const listener = { callbacks, active: true, connected: false, reconnected: false };
+    channel.listeners.add(listener);
+    // What is already known is told too, but never before the caller has its subscription.
+    queueMicrotask(() => {
+      if (channel.confirmed) this.#tellConnected(listener);
+      if (this.#status === "closed") this.#tellDisconnected(listener, false);
+    });
+    return { identifier: key, unsubscribe: () => this.#unsubscribe(key, channel, listener) };
+  }
+
+  /** Closes the connection for good. */
+  close() {
+    if (this.#status !== "closed") this.#lose(false);
+  }
+
+  #unsubscribe(key, channel, listener) {
+    listener.active = false;
+    channel.listeners.delete(listener);
+    // A rejected channel is out of the map already, perhaps with a new one in its place.
+    if (channel.listeners.size > 0 || this.#channels.get(key) !== channel) return;
+    this.#channels.delete(key);
+    this.#send("unsubscribe", key);
+  }
+
+  #open() {
+    clearTimeout(this.#retry);
+    this.#heard = Date.now();
+    this.#socket = new WebSocket(this.#url, [PROTOCOL]);
+    this.#socket.onmessage = ({ data }) => this.#receive(data);
+    this.#socket.onclose = () => this.#lose(true);
+  }
+
+  #lose(willReconnect) {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#welcomed = false;
+    if (socket) {
+      // On a dead network the closing handshake takes minutes; nobody waits for it.
+      socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    clearTimeout(this.#retry);
+    if (willReconnect) {
+      // Full jitter: a restarted server must not meet all its clients in one instant.
+      const ceiling = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#failures++);
+      this.#retry = setTimeout(() => this.#open(), Math.random() * ceiling);
+    } else {
+      clearInterval(this.#watchdog);
+      globalThis.removeEventListener?.("online", this.#wake);
+      globalThis.document?.removeEventListener("visibilitychange", this.#wake);
+    }
+    // Callbacks last: one of them may well call close().
+    const channels = [...this.#channels.values()];
+    for (const channel of channels) channel.confirmed = false;
+    if (!willReconnect) this.#setStatus("closed");
+    else if (this.#status === "live") this.#setStatus("reconnecting");
+    for (const { listeners } of channels) {
+      for (const listener of [...listeners]) this.#tellDisconnected(listener, willReconnect);
+    }
+  }
+
+  // Date.now() because, unlike performance.now(), it counts the time a laptop slept;
+  // abs() because the clock may be set back.
+  #checkPulse = () => {
+    if (this.#socket && Math.abs(Date.now() - this.#heard) > SILENCE) this.#lose(true);
+  };
+
+  #wake = () => {
+    if (globalThis.document?.visibilityState === "hidden") return;
+    this.#checkPulse();
+    if (!this.#socket && this.#status !== "closed") this.#open();
+  };
+
+  #receive(text) {
+    this.#heard = Date.now();
+    call(this.#options, "frame", text, "in");
+    if (!this.#socket) return; // closed by that callback
+    let frame;
+    try {
+      frame = JSON.parse(text);
+    } catch {
+      return;
+    }
+    const channel = this.#channels.get(frame?.identifier);
+    switch (frame?.type) {
+      case "welcome":
+        this.#welcomed = true;
+        for (const key of [...this.#channels.keys()]) this.#send("subscribe", key);
+        return this.#setStatus("live");
+      case "ping":
+        // Only now, not at the welcome: a server that greets and falls over must not
+        // be called again at full speed.
+        this.#failures = 0;
+        return;
+      case "disconnect":
+        return this.#lose(frame.reconnect !== false);
+      case "confirm_subscription":
+        if (!channel) return; // unsubscribed meanwhile
+        channel.confirmed = true;
+        for (const listener of [...channel.listeners]) this.#tellConnected(listener);
+        return;
+      case "reject_subscription":
+        if (!channel) return;
+        this.#channels.delete(frame.identifier);
+        for (const listener of [...channel.listeners]) {
+          tell(listener, "rejected");
+          listener.active = false;
+        }
+        return;
+      case undefined:
+        // Not held back until the confirmation: it belongs to this identifier either way.
+        if (!channel || !Object.hasOwn(frame, "message")) return;
+        for (const listener of [...channel.listeners]) tell(listener, "received", frame.message);
+    }
+  }
+
+  #send(command, identifier) {
+    if (!this.#welcomed) return; // the welcome sends for everyone who is waiting
+    const text = JSON.stringify({ command, identifier });
+    this.#socket.send(text);
+    call(this.#options, "frame", text, "out");
+  }
+
+  #setStatus(status) {
+    if (this.#status === status) return;
+    this.#status = status;
+    call(this.#options, "status", status);
+  }
+
+  #tellConnected(listener) {
+    if (listener.connected) return;
+    const { reconnected } = listener;
+    listener.connected = listener.reconnected = true;
+    tell(listener, "connected", { reconnected });
+  }
+
+  // Losing a connection that wasn't there yet is no news, except that it's the end.
+  #tellDisconnected(listener, willReconnect) {
+    if (!listener.connected && willReconnect) return;
+    listener.connected = false;
+    tell(listener, "disconnected", { willReconnect });
+    if (!willReconnect) listener.active = false;
+  }
+}
+
+function tell(listener, name, ...args) {
+  if (listener.active) call(listener.callbacks, name, ...args);
+}
+
+// A callback that throws is its author's trouble, not that of the next callback in line.
+function call(callbacks, name, ...args) {
+  try {
+    callbacks[name]?.(...args);
+  } catch (error) {
+    reportError(error);
+  }
+}
