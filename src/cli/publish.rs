@@ -64,7 +64,10 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         Some(json) if !tablecast_protocol::is_json(json) => {
             return Err(Failure::Usage(anyhow!("the message is not JSON: {json}")));
         }
-        Some(json) => drop(sender.send(Ok(json.clone())).await),
+        Some(json) => {
+            sender.send(Ok(json.clone())).await?;
+            drop(sender);
+        }
         None => drop(tokio::spawn(read_lines(tokio::io::stdin(), config.max_payload_bytes, sender))),
     }
     match matches.get_one::<String>("url") {
