@@ -22,6 +22,9 @@ pub enum Command<'a> {
 pub enum CommandError {
     #[error("not a command: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// A derived reader would take an array's elements for the fields.
+    #[error("not a command: not an object")]
+    NotAnObject,
     #[error("unknown command {0:?}")]
     Unknown(String),
 }
@@ -39,6 +42,9 @@ impl<'a> Command<'a> {
             _data: Option<&'a RawValue>,
         }
 
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(CommandError::NotAnObject);
+        }
         let Wire { command, identifier, .. } = serde_json::from_str(text)?;
         match &*command {
             "subscribe" => Ok(Self::Subscribe { identifier }),
@@ -76,6 +82,7 @@ mod tests {
             r#"{"command":"subscribe","identifier":{"channel":"X"}}"#,
             r#"{"command":7,"identifier":"{}"}"#,
             r#"{"command":"dance","identifier":"{}"}"#,
+            r#"["subscribe","{}"]"#,
             r#"{"command":"subscribe","identifier":"\ud800"}"#,
         ] {
             assert!(Command::parse(text).is_err(), "{text}");

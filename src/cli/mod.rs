@@ -77,14 +77,16 @@ fn command() -> Command {
 }
 
 fn run(name: &str, matches: &ArgMatches) -> Outcome {
-    let mut values = Values::gather(matches);
+    // The demo touches nothing but its own, whatever the environment and the folder say.
+    let is_demo = [demo::DEMO, demo::JOBS].contains(&name);
+    let mut values = if is_demo { Values::isolated(matches) } else { Values::gather(matches) };
     let logs = LogConfig::resolve(&mut values);
     telemetry::install_logs(logs.format, &logs.filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match name {
             "serve" => serve::run(matches, values, logs.format).await,
-            "demo" => demo::run(matches, values).await,
+            demo::DEMO => demo::run(matches, values).await,
             "publish" => publish::run(matches, values).await,
             "watch" => watch::run(matches, values).await,
             "migrate" => migrate::run(matches, values).await,

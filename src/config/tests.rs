@@ -1,1 +1,75 @@
+use clap::Command;
 
+use super::*;
+
+fn values(arguments: &[&str]) -> Values {
+    let groups = [
+        Group::Listeners,
+        Group::Database,
+        Group::Listening,
+        Group::Publishing,
+        Group::Limits,
+        Group::Operation,
+    ];
+    let command = Command::new("test").no_binary_name(true).args(args(&groups));
+    Values::isolated(&command.get_matches_from(arguments))
+}
+
+fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
+    let mut values = values(arguments);
+    LogConfig::resolve(&mut values);
+    let config = Config::resolve(&mut values);
+    values.finish().map(|()| config)
+}
+
+#[test]
+fn every_default_is_right() {
+    let config = resolve(&[]).unwrap();
+
+    assert_eq!(config.bus.retention, Some(Duration::from_secs(24 * 3600)));
+    assert_eq!(config.bus.max_payload_bytes, 1 << 20);
+    assert_eq!(config.connection.max_command_bytes, 64 << 10);
+    assert!(config.bus.prefix.is_none() && config.publish_key.is_none() && !config.public_publish);
+    assert!(config.channels.describe().is_empty());
+}
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_key_of_its_own() {
+    let mut names: Vec<_> =
+        SETTINGS.iter().flat_map(|setting| setting.env.iter().chain([&setting.key])).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    for setting in SETTINGS {
+        let own = format!("TABLECAST_{}", setting.key.replace('-', "_").to_uppercase());
+        assert_eq!(setting.env[0], own);
+    }
+}
+
+#[test]
+fn lists_are_separated_by_commas_or_given_again() {
+    let config =
+        resolve(&["--public-streams=a, b*", "--public-streams", "c", "--public-channel=C=c:{id}"]).unwrap();
+    assert_eq!(config.channels.describe(), ["C -> c:{id}", "streams a", "streams b*", "streams c"]);
+}
+
+#[test]
+fn a_switch_alone_means_true() {
+    assert_eq!(resolve(&["--owns-table"]).unwrap().bus.owns_table, Some(true));
+    assert_eq!(resolve(&["--owns-table=false"]).unwrap().bus.owns_table, Some(false));
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let config = resolve(&["--publish-key=s3cret"]).unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn the_publish_key_is_derived_as_anycable_does() {
+    use secrecy::ExposeSecret;
+    let config = resolve(&["--secret=s3Krit"]).unwrap();
+    let key = config.publish_key.unwrap();
+    assert_eq!(key.expose_secret(), "a239a7ca182c90fc32bdedf73703d271388cf433843affffd3a5e757041fc716");
+}

@@ -47,7 +47,8 @@ impl Values {
     /// Flag, else environment, else file, else default.
     pub fn gather(flags: &ArgMatches) -> Self {
         let mut values = Self::default();
-        let path = flags.get_one::<String>("config").cloned().or_else(|| environment("TABLECAST_CONFIG"));
+        let flag = flags.try_get_one::<String>("config").ok().flatten();
+        let path = flag.cloned().or_else(|| environment("TABLECAST_CONFIG"));
         let file = match path {
             Some(path) => values.read_file(Path::new(&path)),
             None if Path::new(DEFAULT_FILE).exists() => values.read_file(Path::new(DEFAULT_FILE)),

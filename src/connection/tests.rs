@@ -1,1 +1,176 @@
+//! A connection over a pipe, fed from a source in memory.
 
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::DuplexStream;
+use tokio_tungstenite::WebSocketStream;
+use tungstenite::Message;
+use tungstenite::protocol::Role;
+
+use super::*;
+use crate::bus::Batch;
+use crate::bus::memory::{MemoryWriter, memory};
+use crate::channels::Pattern;
+use crate::hub::follow;
+use crate::stream::{Prefix, Stream};
+use tablecast_protocol::DisconnectReason;
+
+const LIMITS: Limits = Limits {
+    max_subscriptions: 10,
+    max_command_bytes: 1 << 16,
+    send_buffer_bytes: 1 << 16,
+    rate_limit: 1000,
+    rate_burst: 1000,
+};
+
+struct Fixture {
+    context: Arc<Context>,
+    writer: MemoryWriter,
+}
+
+type Client = WebSocketStream<DuplexStream>;
+
+/// A hub that follows a source in memory, and lets everybody listen to everything.
+fn fixture() -> Fixture {
+    let channels = Channels::new(Vec::new(), vec![Pattern::new("*")], Prefix::default()).unwrap();
+    let context = Arc::new(Context {
+        hub: Arc::default(),
+        channels: Arc::new(channels),
+        connections: Arc::default(),
+        limits: LIMITS,
+    });
+    let (writer, source) = memory();
+    let connections = context.connections.clone();
+    let new_history = move || connections.disconnect_all(DisconnectReason::NewHistory);
+    tokio::spawn(follow(source, context.hub.clone(), new_history));
+    Fixture { context, writer }
+}
+
+impl Fixture {
+    async fn connect(&self) -> Client {
+        let (ours, theirs) = tokio::io::duplex(1 << 12);
+        let offer = Offer::parse(["actioncable-v1-json"]);
+        tokio::spawn(serve(ours, Bytes::new(), offer, self.context.clone()));
+        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        assert_eq!(next(&mut client).await, json!({ "type": "welcome" }));
+        client
+    }
+}
+
+async fn next(client: &mut Client) -> Value {
+    match client.next().await.unwrap().unwrap() {
+        Message::Text(text) => serde_json::from_str(&text).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn identifier(stream: &Stream) -> String {
+    json!({ "channel": "$pubsub", "stream_name": stream.as_str() }).to_string()
+}
+
+async fn send(client: &mut Client, command: &str, stream: &Stream) {
+    let text = json!({ "command": command, "identifier": identifier(stream) }).to_string();
+    client.send(Message::text(text)).await.unwrap();
+}
+
+fn stream(name: &str) -> Stream {
+    Prefix::default().stream(name).unwrap()
+}
+
+#[tokio::test]
+async fn a_message_follows_its_confirm_however_close_they_come() {
+    let fixture = fixture();
+    for round in 0..200 {
+        let s = stream(&format!("s{round}"));
+        let mut client = fixture.connect().await;
+        send(&mut client, "subscribe", &s).await;
+        // Released while the command is on its way: delivered behind the confirm, or not at all.
+        fixture.writer.release(&s, &["1"]);
+        let confirm = next(&mut client).await;
+        assert_eq!(confirm["type"], "confirm_subscription");
+        fixture.writer.release(&s, &["2"]);
+
+        let mut messages = vec![next(&mut client).await["message"].clone()];
+        if messages[0] == 1 {
+            messages.push(next(&mut client).await["message"].clone());
+        }
+        assert_eq!(messages.last().unwrap(), 2, "what is released after the confirm is never missed");
+    }
+}
+
+#[tokio::test]
+async fn after_an_unsubscribe_what_waits_is_withdrawn() {
+    let fixture = fixture();
+    let (s, other) = (stream("s"), stream("other"));
+    let mut client = fixture.connect().await;
+    for stream in [&s, &other] {
+        send(&mut client, "subscribe", stream).await;
+        next(&mut client).await;
+    }
+    // More than the pipe holds, so that most of it waits in the outbox.
+    let payload = format!("\"{}\"", "x".repeat(1000));
+    fixture.writer.release(&s, &[payload.as_str(); 30]);
+    fixture.writer.release(&other, &["\"marker\""]);
+    send(&mut client, "unsubscribe", &s).await;
+    while fixture.context.hub.has_subscribers(&s) {
+        tokio::task::yield_now().await;
+    }
+
+    let mut before = 0;
+    let marker = loop {
+        let message = next(&mut client).await;
+        if message["identifier"] == identifier(&other) {
+            break message;
+        }
+        before += 1;
+    };
+
+    assert_eq!(marker["message"], "marker");
+    assert!(before < 30, "only what was in the pipe: {before}");
+}
+
+#[tokio::test]
+async fn another_history_asks_everybody_to_come_back() {
+    let fixture = fixture();
+    let mut clients = [fixture.connect().await, fixture.connect().await];
+
+    fixture.writer.send(Batch::NewHistory);
+
+    for client in &mut clients {
+        assert_eq!(
+            next(client).await,
+            json!({ "type": "disconnect", "reason": "new_history", "reconnect": true })
+        );
+        let Message::Close(Some(close)) = client.next().await.unwrap().unwrap() else { panic!("no close") };
+        assert_eq!(u16::from(close.code), 1000);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_without_a_word_leaves_nothing_behind() {
+    let fixture = fixture();
+    let s = stream("s");
+    let mut client = fixture.connect().await;
+    send(&mut client, "subscribe", &s).await;
+    next(&mut client).await;
+    assert!(fixture.context.hub.has_subscribers(&s));
+
+    drop(client);
+
+    while fixture.context.hub.has_subscribers(&s) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
+    let fixture = fixture();
+    let (ours, theirs) = tokio::io::duplex(1 << 12);
+    let serving = tokio::spawn(serve(ours, Bytes::new(), Offer::default(), fixture.context.clone()));
+    tokio::task::yield_now().await;
+
+    fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);
+
+    serving.await.unwrap();
+    drop(theirs);
+}

@@ -57,9 +57,9 @@ fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
 /// `https://*.example.com` against `https://app.example.com`: a star stands for one
 /// label, or a port, and never for a dot, colon or slash.
 pub(super) fn matches_by_label(pattern: &str, text: &str) -> bool {
-    let (mut pattern, mut text) = (pattern.chars().peekable(), text.chars().peekable());
+    let mut text = text.chars().peekable();
     let in_label = |c: &char| !matches!(c, '.' | ':' | '/');
-    while let Some(expected) = pattern.next() {
+    for expected in pattern.chars() {
         if expected == '*' {
             if text.next_if(in_label).is_none() {
                 return false;

@@ -1,5 +1,5 @@
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -10,7 +10,7 @@ pub struct Problem {
     detail: String,
     /// Where in the body, as a JSON pointer (RFC 6901).
     pointer: Option<String>,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<(&'static str, String)>,
 }
 
 impl Problem {
@@ -24,23 +24,22 @@ impl Problem {
     }
 
     pub fn retry_after(self, seconds: u32) -> Self {
-        self.header(RETRY_AFTER, seconds.to_string())
+        self.header("retry-after", seconds.to_string())
     }
 
     pub fn allow(self, methods: &'static str) -> Self {
-        self.header(ALLOW, methods.to_owned())
+        self.header("allow", methods.to_owned())
     }
 
     pub fn authenticate(self, scheme: &'static str) -> Self {
-        self.header(WWW_AUTHENTICATE, scheme.to_owned())
+        self.header("www-authenticate", scheme.to_owned())
     }
 
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    fn header(mut self, name: HeaderName, value: String) -> Self {
-        let value = HeaderValue::try_from(value).expect("digits and letters");
+    fn header(mut self, name: &'static str, value: String) -> Self {
         self.header = Some((name, value));
         self
     }
@@ -60,6 +59,7 @@ impl IntoResponse for Problem {
         let content_type = (CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let mut response = (self.status, [content_type], body.to_string()).into_response();
         if let Some((name, value)) = self.header {
+            let value = HeaderValue::try_from(value).expect("digits and letters");
             response.headers_mut().insert(name, value);
         }
         response

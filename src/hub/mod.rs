@@ -92,7 +92,8 @@ impl Hub {
                 .groups
                 .entry(identifier.clone())
                 .or_insert_with(|| Group { head: MessageHead::new(identifier), members: Slab::new() });
-            outbox.push(Frame::confirm_subscription(identifier), Some(id));
+            // Not as the subscription's own: it answers a command, also one that is taken back.
+            outbox.push(Frame::confirm_subscription(identifier), None);
             let key = group.members.insert(Member { outbox: outbox.clone(), id });
             metrics().subscriptions.increment(1);
             return Subscription { stream: stream.clone(), key, id };
@@ -150,6 +151,11 @@ impl Hub {
     }
 
     #[cfg(test)]
+    pub fn has_subscribers(&self, stream: &Stream) -> bool {
+        self.streams.contains_key(stream)
+    }
+
+    #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
@@ -201,8 +207,8 @@ mod tests {
         let (hub, s) = (Hub::default(), stream("s"));
         let (one, two) = (outbox(), outbox());
         let identifier: Arc<str> = A.into();
-        let _1 = hub.subscribe(&s, &identifier, SubscriptionId(0), &one);
-        let _2 = hub.subscribe(&s, &identifier, SubscriptionId(0), &two);
+        let _one = hub.subscribe(&s, &identifier, SubscriptionId(0), &one);
+        let _two = hub.subscribe(&s, &identifier, SubscriptionId(0), &two);
 
         hub.publish(&[message(&s, "1")]);
 

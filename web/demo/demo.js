@@ -296,7 +296,7 @@ async function showDatabase() {
     if (!text(database)) return;
     // Inside double quotes the shell would take these for itself.
     const quoted = SQL.replace(/["$`\\]/g, String.raw`\$&`);
-    setText(byId("snippet"), `sqlite3 ${shellWord(database)} "${quoted}"`);
+    setText(byId("snippet"), `sqlite3 -cmd '.timeout 5000' ${shellWord(database)} "${quoted}"`);
     setText(byId("publish-hint"), "Paste this into a shell and watch the first bar.");
   } catch {
     // The plain INSERT is there already.

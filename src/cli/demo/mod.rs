@@ -27,8 +27,10 @@ use crate::telemetry::install_metrics;
 
 pub use jobs::{JOBS, jobs_command, run_jobs};
 
+pub const DEMO: &str = "demo";
+
 pub fn command() -> Command {
-    Command::new("demo")
+    Command::new(DEMO)
         .about("A server on a throw-away database, make-believe jobs in their own process, and a page that shows them")
         .args(["listen", "internal-listen"].map(|flag| {
             Arg::new(flag).long(flag).value_name("ADDRESS").help(
@@ -42,10 +44,7 @@ const STYLE: &str = include_str!("../../../web/demo/demo.css");
 const SCRIPT: &str = include_str!("../../../web/demo/demo.js");
 const CLIENT: &str = include_str!("../../../web/tablecast.js");
 
-pub async fn run(matches: &ArgMatches, values: Values) -> Outcome {
-    // Whatever the environment and the folder say, the demo touches nothing but its own.
-    drop(values);
-    let mut values = Values::isolated(matches);
+pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     let mut config = Config::resolve(&mut values);
     finish(values)?;
     for (flag, address) in [("listen", &mut config.listen), ("internal-listen", &mut config.internal_listen)]

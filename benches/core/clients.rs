@@ -1,0 +1,236 @@
+//! Clients that cost little: WebSocket subscribers and publishers by HTTP.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::process::now;
+
+/// Nothing that is waited for takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+pub const STREAM: &str = "bench";
+
+/// A message's data of `size` bytes, or little more for a tiny one.
+pub fn data(size: usize, is_last: bool) -> String {
+    let json = |padding: &str| format!(r#"{{"padding":"{padding}","last":{is_last}}}"#);
+    json(&"x".repeat(size.saturating_sub(json("").len())))
+}
+
+/// How the frame of the last message ends: `data(_, true)` inside its envelope.
+const LAST: &[u8] = br#""last":true}}"#;
+
+/// Puts a server's bytes together to frames.
+#[derive(Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Frames {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next frame's payload. A server masks nothing, and ours sends no fragments.
+    fn next(&mut self) -> Option<&[u8]> {
+        let frame = &self.bytes[self.taken..];
+        let (head, length) = match *frame {
+            [_, 126, a, b, ..] => (4, u16::from_be_bytes([a, b]).into()),
+            [_, 127, ..] => unimplemented!("the bench sends nothing as large"),
+            [_, length, ..] if length < 126 => (2, usize::from(length)),
+            _ => return None,
+        };
+        let payload = self.taken + head..self.taken + head + length;
+        if payload.end > self.bytes.len() {
+            return None;
+        }
+        self.taken = payload.end;
+        Some(&self.bytes[payload])
+    }
+
+    /// The next message's frame, past heartbeats.
+    fn next_message(&mut self) -> Option<Vec<u8>> {
+        while let Some(frame) = self.next() {
+            if is_message(frame) {
+                return Some(frame.to_owned());
+            }
+        }
+        None
+    }
+}
+
+fn is_message(frame: &[u8]) -> bool {
+    assert!(!frame.starts_with(br#"{"type":"disconnect""#), "disconnected: {}", frame.escape_ascii());
+    !frame.starts_with(br#"{"type":"#)
+}
+
+/// A WebSocket that has subscribed to [`STREAM`] and was confirmed.
+pub struct Subscriber {
+    socket: TcpStream,
+    frames: Frames,
+}
+
+impl Subscriber {
+    pub fn connect(server: SocketAddr) -> Self {
+        let mut socket = TcpStream::connect(server).expect("the server listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("it isn't zero");
+        socket.set_nodelay(true).expect("it is TCP");
+        let handshake = format!(
+            "GET /cable HTTP/1.1\r\nHost: {server}\r\nOrigin: http://{server}\r\n\
+             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: actioncable-v1-json\r\n\r\n"
+        );
+        socket.write_all(handshake.as_bytes()).expect("the server reads");
+        let mut received = Vec::new();
+        let head = loop {
+            read_some(&mut socket, &mut received).expect("the server answers");
+            if let Some(end) = head_end(&received) {
+                break end;
+            }
+        };
+        assert!(received.starts_with(b"HTTP/1.1 101"), "no upgrade: {}", received.escape_ascii());
+        let mut subscriber = Self { socket, frames: Frames::default() };
+        subscriber.frames.push(&received[head..]);
+        subscriber.subscribe();
+        subscriber
+    }
+
+    fn subscribe(&mut self) {
+        let command = serde_json::json!({
+            "command": "subscribe",
+            "identifier": format!(r#"{{"channel":"$pubsub","stream_name":"{STREAM}"}}"#),
+        });
+        self.socket.write_all(&masked(&command.to_string())).expect("the server reads");
+        let (_, confirm) = self.message().expect("it is confirmed");
+        assert!(confirm.ends_with(br#""type":"confirm_subscription"}"#), "{}", confirm.escape_ascii());
+    }
+
+    /// The next message's frame, and when the read that completed it returned.
+    pub fn message(&mut self) -> io::Result<(i64, Vec<u8>)> {
+        let mut received = now();
+        loop {
+            if let Some(frame) = self.frames.next_message() {
+                return Ok((received, frame));
+            }
+            let mut bytes = Vec::new();
+            read_some(&mut self.socket, &mut bytes)?;
+            received = now();
+            self.frames.push(&bytes);
+        }
+    }
+
+    /// How many messages come before the last one.
+    pub fn count_to_last(&mut self) -> u64 {
+        let mut count = 0;
+        loop {
+            let (_, frame) = self.message().expect("the last message comes");
+            if frame.ends_with(LAST) {
+                return count;
+            }
+            count += 1;
+        }
+    }
+
+    /// Like [`count_to_last`](Self::count_to_last), as a task beside many others.
+    pub async fn count_to_last_as_task(mut self) -> u64 {
+        self.socket.set_nonblocking(true).expect("it is a socket");
+        let mut socket = tokio::net::TcpStream::from_std(self.socket).expect("it is not blocking");
+        let (mut chunk, mut count) = (vec![0; 4096], 0);
+        loop {
+            while let Some(frame) = self.frames.next() {
+                if frame.ends_with(LAST) {
+                    return count;
+                }
+                count += u64::from(is_message(frame));
+            }
+            let length = socket.read(&mut chunk).await.expect("the last message comes");
+            assert!(length > 0, "the server closed");
+            self.frames.push(&chunk[..length]);
+        }
+    }
+}
+
+fn read_some(socket: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
+    let mut chunk = [0; 16 << 10];
+    match socket.read(&mut chunk)? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        length => {
+            into.extend_from_slice(&chunk[..length]);
+            Ok(())
+        }
+    }
+}
+
+/// A client's text frame. Its mask is zero, which changes nothing.
+fn masked(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a command is short");
+    let head = match u8::try_from(length) {
+        Ok(length) if length < 126 => vec![0x81, 0x80 | length],
+        _ => [&[0x81, 0x80 | 126], length.to_be_bytes().as_slice()].concat(),
+    };
+    [head.as_slice(), &[0; 4], text.as_bytes()].concat()
+}
+
+/// A kept-alive connection to the internal listener.
+pub struct Publisher {
+    socket: tokio::net::TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Publisher {
+    pub async fn connect(server: SocketAddr) -> Self {
+        let socket = tokio::net::TcpStream::connect(server).await.expect("the server listens");
+        socket.set_nodelay(true).expect("it is TCP");
+        Self { socket, answer: Vec::new() }
+    }
+
+    /// Returns when the answer is there, which must be that all was committed.
+    pub async fn publish(&mut self, request: &[u8]) {
+        self.socket.write_all(request).await.expect("the server reads");
+        self.answer.clear();
+        while !is_complete(&self.answer) {
+            let length = self.socket.read_buf(&mut self.answer).await.expect("the server answers");
+            assert!(length > 0, "the server closed");
+        }
+        assert!(self.answer.starts_with(b"HTTP/1.1 201 "), "refused: {}", self.answer.escape_ascii());
+    }
+}
+
+/// A whole POST /broadcast.
+pub fn request(server: SocketAddr, body: &str) -> Vec<u8> {
+    format!(
+        "POST /broadcast HTTP/1.1\r\nHost: {server}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+pub fn message(data: &str) -> String {
+    format!(r#"{{"stream":"{STREAM}","data":{data}}}"#)
+}
+
+fn is_complete(answer: &[u8]) -> bool {
+    let Some(head) = head_end(answer) else { return false };
+    let length = std::str::from_utf8(&answer[..head])
+        .expect("a head is ASCII")
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .expect("the server knows how much it answers");
+    answer.len() == head + length.parse::<usize>().expect("a number")
+}
+
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|position| position + 4)
+}
+
+/// One thread for many clients.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is a thread")
+}

@@ -1,0 +1,137 @@
+//! Every limit has a default, a setting, and a word for whoever meets it.
+
+use std::net::TcpStream;
+
+use crate::support::{Frame, Socket, get, pubsub, server, until};
+
+#[test]
+fn subscriptions_over_the_limit_are_rejected() {
+    let server = server().open().arg("--max-subscriptions=2").start();
+    let mut socket = server.connect();
+    socket.subscribe(&pubsub("a"));
+    socket.subscribe(&pubsub("b"));
+    socket.rejected(&pubsub("c"));
+    socket.command("unsubscribe", &pubsub("a"));
+    socket.subscribe(&pubsub("c"));
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_subscriptions"}"#), 1.0);
+}
+
+#[test]
+fn commands_over_the_rate_end_the_connection_with_leave_to_return() {
+    let server = server().open().arg("--rate-limit=1").arg("--rate-burst=10").start();
+    let mut socket = server.connect();
+    for _ in 0..10 {
+        socket.nothing_else();
+    }
+    socket.send("{}");
+    socket.send("{}");
+    assert_eq!(socket.text(), r#"{"type":"disconnect","reason":"rate_limit","reconnect":true}"#);
+    assert_eq!(socket.next(), Frame::Close(1000, String::new()));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_disconnected_and_harms_nobody() {
+    let server = server().open().arg("--send-buffer-bytes=64KiB").start();
+    let (mut slow, mut quick) = (server.connect(), server.connect());
+    slow.subscribe(&pubsub("s"));
+    quick.subscribe(&pubsub("s"));
+    let payload = format!("\"{}\"", "x".repeat(30_000));
+    let body = format!(r#"{{"stream":"s","data":{payload}}}"#);
+
+    let slow_count = || server.metric(r#"tablecast_connections_closed_total{reason="disconnected"}"#);
+    for _ in 0..2000 {
+        assert_eq!(server.publish(&body).status, 201);
+        assert_eq!(quick.message(&pubsub("s")), payload);
+        if slow_count() > 0.0 {
+            break;
+        }
+    }
+    assert_eq!(slow_count(), 1.0);
+
+    // It reads at last: what was on its way, whole frames, and then why.
+    let last = loop {
+        match slow.next() {
+            Frame::Text(text) if text.starts_with(r#"{"identifier""#) => assert!(text.ends_with("\"}")),
+            other => break other,
+        }
+    };
+    let disconnect = r#"{"type":"disconnect","reason":"slow_consumer","reconnect":true}"#;
+    assert_eq!(last, Frame::Text(disconnect.into()));
+    assert_eq!(slow.next(), Frame::Close(1000, String::new()));
+    quick.nothing_else();
+}
+
+#[test]
+fn connections_over_the_limit_get_503_and_the_others_stay() {
+    let server = server().open().arg("--max-connections=3").start();
+    let mut clients: Vec<Socket> = (0..3).map(|_| server.connect()).collect();
+
+    let refused = Socket::try_open(server.public, "/cable", &[]);
+    assert!(refused.head.starts_with("HTTP/1.1 503 Service Unavailable"), "{}", refused.head);
+    until("it is logged", || server.log().contains("--max-connections"));
+
+    clients.pop();
+    until("there is a place again", || {
+        Socket::try_open(server.public, "/cable", &[]).head.starts_with("HTTP/1.1 101")
+    });
+    clients[0].subscribe(&pubsub("s"));
+    assert_eq!(get(server.internal, "/health").status, 200);
+}
+
+#[test]
+fn new_sockets_are_taken_at_a_rate() {
+    let server = server().open().arg("--accept-rate=20").start();
+    let started = std::time::Instant::now();
+    let clients: Vec<Socket> = (0..12).map(|_| server.connect()).collect();
+    // Two at once and then one each 50 ms.
+    assert!(started.elapsed().as_millis() >= 450, "{:?}", started.elapsed());
+    drop(clients);
+}
+
+#[test]
+fn a_head_that_never_ends_and_too_many_headers_are_refused() {
+    let server = server().start();
+    let many: Vec<(String, String)> = (0..150).map(|n| (format!("X-{n}"), "x".into())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let answer = crate::support::request(server.public, "GET", "/health", &many, b"");
+    assert_eq!(answer.status, 431);
+    let long = "x".repeat(1 << 20);
+    let answer = crate::support::request(server.public, "GET", "/health", &[("X-Long", &long)], b"");
+    assert_eq!(answer.status, 431);
+    // A half-open one is in nobody's way.
+    let _half_open = TcpStream::connect(server.public).unwrap();
+    assert_eq!(get(server.public, "/health").status, 200);
+}
+
+#[test]
+fn more_publishes_than_may_wait_are_told_to_come_back() {
+    let server = server().arg("--max-pending-publishes=1").start();
+    let mut shell = crate::support::sqlite3_shell(&server.database());
+    let mut stdin = shell.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"BEGIN IMMEDIATE; SELECT 'locked';\n").unwrap();
+    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let requests: Vec<_> =
+            (0..6).map(|_| scope.spawn(|| server.publish(r#"{"stream":"s","data":1}"#))).collect();
+        until("four are refused", || server.metric(r#"tablecast_publishes_total{result="refused"}"#) >= 4.0);
+        std::io::Write::write_all(&mut stdin, b"ROLLBACK;\n").unwrap();
+        requests
+            .into_iter()
+            .map(|request| {
+                let answer = request.join().unwrap();
+                if answer.status == 429 {
+                    assert!(answer.problem(429).contains("--max-pending-publishes"));
+                    assert!(answer.header("retry-after").is_some());
+                }
+                answer.status
+            })
+            .collect()
+    });
+    drop(stdin);
+    shell.wait().unwrap();
+
+    let committed = statuses.iter().filter(|status| **status == 201).count();
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 6 - committed);
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), committed.to_string());
+}

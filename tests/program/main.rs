@@ -1,0 +1,15 @@
+//! The program as its users meet it: the real binary, real files, other processes, bytes on a
+//! socket. Nothing here knows the library.
+
+mod support;
+
+mod cli;
+mod limits;
+mod prefixes;
+mod publishing;
+mod schema;
+mod shutdown;
+mod tail;
+mod trim;
+mod wire;
+mod writers;

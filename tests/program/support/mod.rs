@@ -1,0 +1,57 @@
+//! The words that the tests are told in.
+
+mod http;
+mod server;
+mod socket;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub use http::{Answer, get, request};
+pub use server::{Server, server, tablecast};
+pub use socket::{Frame, Socket};
+
+/// Far more than anything here should take, so that only what hangs fails by it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `{"channel":"$pubsub","stream_name":…}`, for streams that `--public-streams` opens.
+pub fn pubsub(stream: &str) -> String {
+    serde_json::json!({ "channel": "$pubsub", "stream_name": stream }).to_string()
+}
+
+/// Runs SQL in the stock `sqlite3` shell, as a worker would, and gives back what it prints.
+pub fn sqlite3(database: &Path, sql: &str) -> String {
+    let output = try_sqlite3(database, sql);
+    assert!(output.status.success(), "{}\n{sql}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+pub fn try_sqlite3(database: &Path, sql: &str) -> Output {
+    // A statement may begin with a comment, which the shell would take for an option.
+    let sql = format!("\n{sql}");
+    let mut shell = Command::new("sqlite3");
+    shell.arg("-bail").args(["-cmd", ".timeout 10000"]).arg(database).arg(sql);
+    shell.output().expect("sqlite3 is installed")
+}
+
+/// Runs a Python program with the database's path as its first argument.
+pub fn python(database: &Path, program: &str) -> Output {
+    Command::new("python3").args(["-c", program]).arg(database).output().expect("python3 is installed")
+}
+
+/// A process that reads standard input, such as a `sqlite3` shell that holds a transaction.
+pub fn sqlite3_shell(database: &Path) -> std::process::Child {
+    let mut shell = Command::new("sqlite3");
+    shell.args(["-cmd", ".timeout 10000"]).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
+    shell.spawn().expect("sqlite3 is installed")
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
