@@ -3,19 +3,23 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::{SetupError, Wake};
 
 /// How long a change of the file is followed by close looks at the database.
-const AFTER_EVENT: Duration = Duration::from_millis(50);
-const CLOSE_LOOK: Duration = Duration::from_millis(1);
+const AFTER_REPORT: Duration = Duration::from_millis(50);
+/// The first close looks; later ones come at an eighth of the time that has passed.
+const CLOSE_LOOK: Duration = Duration::from_micros(100);
+/// Close looks that go on although something was found.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Where nothing signals: how closely, and how long, a table is polled that flowed.
+/// Where nothing reports: how closely, and how long, a table is polled that flowed.
 const FLOWING_POLL: Duration = Duration::from_millis(5);
 const STILL_FLOWING: Duration = Duration::from_secs(1);
 
@@ -24,83 +28,84 @@ const STILL_FLOWING: Duration = Duration::from_secs(1);
 /// A commit grows the `-wal` file, which the operating system reports. With
 /// `synchronous=FULL`, the default of most writers, the report comes *before* the commit
 /// can be seen, while the writer waits for the disk (100 of 100 times when measured). So
-/// a report only starts a time of close looks, one each millisecond; without that, the
-/// commit would be noticed at the next poll.
+/// a report starts a time of close looks; without that, the commit would be noticed at the
+/// next poll. They go on, more slowly, when something was found, since that may have been
+/// an earlier commit than the one that was reported.
 pub struct Changes {
-    /// The file's folder: `-wal` itself comes and goes.
+    /// None where nothing reports.
     watcher: Option<notify::RecommendedWatcher>,
-    file_changed: Arc<Notify>,
+    look: Arc<Notify>,
+    found: Arc<AtomicBool>,
     own_writes: Arc<Notify>,
-    look_closely_until: Instant,
     flowing_until: Instant,
 }
 
 impl Changes {
     pub fn new(database: &Path, wake: Wake, own_writes: Arc<Notify>) -> Result<Self, SetupError> {
-        let file_changed = Arc::new(Notify::new());
+        let (look, found) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
         let watcher = match wake {
             Wake::Poll => None,
-            Wake::Notify => Some(watch(database, file_changed.clone())?),
-            Wake::Auto => watch(database, file_changed.clone())
-                .inspect_err(
-                    |error| tracing::warn!(%error, "the database file can't be watched: the tail polls"),
-                )
-                .ok(),
+            Wake::Notify | Wake::Auto => match watch(database, look.clone(), found.clone()) {
+                Ok(watcher) => Some(watcher),
+                Err(error) if wake == Wake::Notify => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, "the database file can't be watched: the tail polls");
+                    None
+                }
+            },
         };
-        let now = Instant::now();
-        Ok(Self { watcher, file_changed, own_writes, look_closely_until: now, flowing_until: now })
+        Ok(Self { watcher, look, found, own_writes, flowing_until: Instant::now() })
     }
 
     /// Waits until the database is worth a look: at the latest, and for no reason,
     /// after `longest`. Cancel-safe.
     pub async fn worth_a_look(&mut self, longest: Duration) {
-        let now = Instant::now();
-        let longest = if now < self.look_closely_until {
-            longest.min(CLOSE_LOOK)
-        } else if self.watcher.is_none() && now < self.flowing_until {
-            longest.min(FLOWING_POLL)
-        } else {
-            longest
-        };
+        let is_flowing = self.watcher.is_none() && Instant::now() < self.flowing_until;
+        let longest = if is_flowing { longest.min(FLOWING_POLL) } else { longest };
         tokio::select! {
             biased;
             () = self.own_writes.notified() => {}
-            () = self.file_changed.notified() => self.look_closely_until = Instant::now() + AFTER_EVENT,
+            () = self.look.notified() => {}
             () = tokio::time::sleep(longest) => {}
         }
     }
 
-    /// There was something. What the report announced may have been this.
+    /// There was something.
     pub fn found(&mut self) {
-        let now = Instant::now();
-        self.look_closely_until = now;
-        self.flowing_until = now + STILL_FLOWING;
+        self.found.store(true, Ordering::Relaxed);
+        self.flowing_until = Instant::now() + STILL_FLOWING;
     }
 }
 
-fn watch(database: &Path, changed: Arc<Notify>) -> Result<notify::RecommendedWatcher, notify::Error> {
-    let name = database.file_name().unwrap_or_default().to_owned();
+/// Watches the file's folder: `-wal` itself comes and goes.
+fn watch(
+    database: &Path,
+    look: Arc<Notify>,
+    found: Arc<AtomicBool>,
+) -> Result<notify::RecommendedWatcher, notify::Error> {
+    let name = database.file_name().unwrap_or_default();
     let of_interest = ["", "-wal", "-journal"].map(|suffix| {
-        let mut name: OsString = name.clone();
+        let mut name: OsString = name.to_owned();
         name.push(suffix);
         name
     });
+    let (report, reports): (Sender<()>, _) = channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let worth_it = match event {
             Ok(event) => {
-                matches!(
-                    event.kind,
-                    EventKind::Modify(_) | EventKind::Create(_) | EventKind::Remove(_) | EventKind::Any
-                ) && event
-                    .paths
-                    .iter()
-                    .any(|path| of_interest.iter().any(|name| path.file_name() == Some(name)))
+                let kinds =
+                    [EventKind::is_modify, EventKind::is_create, EventKind::is_remove, EventKind::is_other];
+                kinds.iter().any(|is| is(&event.kind))
+                    && event
+                        .paths
+                        .iter()
+                        .any(|path| of_interest.iter().any(|name| path.file_name() == Some(name)))
             }
             // The queue overflowed: who knows.
             Err(_) => true,
         };
         if worth_it {
-            changed.notify_one();
+            let _ = report.send(());
         }
     })?;
     let folder = match database.parent() {
@@ -108,5 +113,31 @@ fn watch(database: &Path, changed: Arc<Notify>) -> Result<notify::RecommendedWat
         _ => Path::new("."),
     };
     watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    // A thread of its own, since the runtime's timer is no finer than a millisecond.
+    std::thread::Builder::new()
+        .name("close-looks".into())
+        .spawn(move || look_closely(&reports, &look, &found))
+        .map_err(notify::Error::io)?;
     Ok(watcher)
+}
+
+/// Asks for looks after each report, until the watcher is dropped.
+fn look_closely(reports: &Receiver<()>, look: &Notify, found: &AtomicBool) {
+    while reports.recv().is_ok() {
+        let mut reported = Instant::now();
+        found.store(false, Ordering::Relaxed);
+        while reported.elapsed() < AFTER_REPORT {
+            look.notify_one();
+            let closely = CLOSE_LOOK.max(reported.elapsed() / 8);
+            let pause = if found.load(Ordering::Relaxed) { closely.max(LOOK_AGAIN) } else { closely };
+            match reports.recv_timeout(pause) {
+                Ok(()) => {
+                    reported = Instant::now();
+                    found.store(false, Ordering::Relaxed);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
 }

@@ -11,14 +11,14 @@ use crate::bus::channel_hash;
 use crate::bus::publish::Publish;
 use crate::stream::Prefix;
 
-/// Rows to an INSERT: the largest prepared statement, and smaller ones by halves.
+/// Rows to an INSERT. There is a prepared statement for each power of two up to this.
 const MAX_ROWS: usize = 64;
 
 pub struct Writer {
     connection: SqliteConnection,
     database: Database,
     file: FileId,
-    /// INSERTs of 64, 32, … 1 rows.
+    /// INSERTs of up to 1, 2, 4, … rows.
     inserts: Vec<(usize, Arc<str>)>,
     /// Where the next trim goes on, by time and id: what lies before it is another's.
     trimmed_to: (String, i64),
@@ -42,7 +42,7 @@ impl Writer {
         let schema = super::schema::inspect(&mut connection, database)
             .await
             .map_err(|error| sqlx::Error::Configuration(error.into()))?;
-        let inserts = std::iter::successors(Some(MAX_ROWS), |rows| (*rows > 1).then(|| rows / 2))
+        let inserts = std::iter::successors(Some(1), |rows| (rows * 2 <= MAX_ROWS).then(|| rows * 2))
             .map(|rows| (rows, insert(&database.0.table, rows, schema.has_updated_at)))
             .collect();
         let file = FileId::of(database.path())?;
@@ -135,14 +135,18 @@ impl Writer {
     /// Inserts rows, and gives back their ids in the same order.
     async fn insert(&mut self, rows: &[NewRow<'_>]) -> Result<Vec<i64>, sqlx::Error> {
         let mut ids = Vec::with_capacity(rows.len());
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let (size, sql) =
-                self.inserts.iter().find(|(size, _)| *size <= rest.len()).expect("there is one for one row");
-            let (now, later) = rest.split_at(*size);
+        for rows in rows.chunks(MAX_ROWS) {
+            let (size, sql) = self
+                .inserts
+                .iter()
+                .find(|(size, _)| *size >= rows.len())
+                .expect("chunks are no larger than the largest");
             let mut query = sqlx::query(AssertSqlSafe(sql.clone()));
-            for row in now {
+            for row in rows {
                 query = query.bind(row.channel.as_slice()).bind(row.payload).bind(row.hash);
+            }
+            for _ in rows.len()..*size {
+                query = query.bind(None::<&[u8]>).bind(None::<&[u8]>).bind(None::<i64>);
             }
             let inserted = query.fetch_all(&mut self.connection).await?;
             // RETURNING promises no order, but ids are drawn in the order of VALUES.
@@ -151,7 +155,6 @@ impl Writer {
                 ids.push(row.try_get::<i64, _>(0)?);
             }
             ids[first..].sort_unstable();
-            rest = later;
         }
         Ok(ids)
     }
@@ -290,6 +293,8 @@ struct NewRow<'a> {
     hash: i64,
 }
 
+/// An INSERT of up to so many rows, unused ones being NULL: a group of any size is few
+/// statements, each of which costs a round trip to the connection's thread.
 fn insert(table: &str, rows: usize, has_updated_at: bool) -> Arc<str> {
     let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
     let (columns, now) = if has_updated_at {
@@ -297,9 +302,11 @@ fn insert(table: &str, rows: usize, has_updated_at: bool) -> Arc<str> {
     } else {
         ("created_at", now.to_owned())
     };
-    let values = vec![format!("(?, ?, ?, {now})"); rows].join(", ");
+    let values = vec!["(?, ?, ?)"; rows].join(", ");
     format!(
-        r#"INSERT INTO "{table}" (channel, payload, channel_hash, {columns}) VALUES {values} RETURNING id"#
+        r#"INSERT INTO "{table}" (channel, payload, channel_hash, {columns})
+           SELECT column1, column2, column3, {now} FROM (VALUES {values}) WHERE column1 IS NOT NULL
+           RETURNING id"#
     )
     .into()
 }
