@@ -73,3 +73,46 @@ fn the_publish_key_is_derived_as_anycable_does() {
     let key = config.publish_key.unwrap();
     assert_eq!(key.expose_secret(), "a239a7ca182c90fc32bdedf73703d271388cf433843affffd3a5e757041fc716");
 }
+
+/// `UPDATE_DOCS=1 cargo test` writes it anew.
+#[test]
+fn docs_settings_is_what_the_program_says() {
+    let mut page = String::from(
+        "# Settings\n\n\
+         A setting is a flag, else an environment variable (of several the first that is set and not empty), \
+         else a key of the settings file, else its default. The file is `--config FILE`, else `TABLECAST_CONFIG`, \
+         else `./tablecast.toml` if it is there; a key is the flag's name with `_` for `-`. A list is separated by \
+         commas, given by repeating the flag, or an array in the file. Times are written `100ms`, `10s`, `1d`, \
+         sizes `65536` or `64KiB`. What is wrong is told all at once, with exit status 2.\n\n\
+         `[[channel]]` rules stand in the file alone: see the [README](../README.md#settings) and the \
+         [protocol](protocol.md). This page is made from the program's own list.\n",
+    );
+    let mut group = None;
+    for setting in SETTINGS {
+        if group != Some(setting.group) {
+            group = Some(setting.group);
+            page += &format!(
+                "\n## {}\n\n| flag | environment | default | |\n|---|---|---|---|\n",
+                setting.group.heading()
+            );
+        }
+        let env: Vec<_> = setting.env.iter().map(|name| format!("`{name}`")).collect();
+        let default = setting.default.map_or("none".to_owned(), |default| format!("`{default}`"));
+        let (help, default) = match setting.help.rsplit_once(" [default: ") {
+            Some((help, default)) => (help, default.trim_end_matches(']').to_owned()),
+            None => (setting.help, default),
+        };
+        page += &format!(
+            "| `--{}` | {} | {default} | {} |\n",
+            setting.key,
+            env.join(", "),
+            help.replace('|', "\\|")
+        );
+    }
+
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page, "run UPDATE_DOCS=1 cargo test");
+}
