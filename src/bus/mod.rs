@@ -95,8 +95,8 @@ pub struct BusConfig {
     pub poll_interval: Duration,
     pub wake: Wake,
     pub max_payload_bytes: usize,
-    /// How many publishes may wait for the database.
-    pub max_pending_publishes: usize,
+    /// How many bytes of publishes may wait for the database.
+    pub max_pending_bytes: usize,
     pub sqlite_synchronous: sqlite::Synchronous,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,7 @@ pub struct IdempotencyKey {
 pub(super) struct Publish {
     pub messages: Vec<Outgoing>,
     pub key: Option<IdempotencyKey>,
+    _room: OwnedSemaphorePermit,
     reply: oneshot::Sender<Result<Vec<i64>, PublishError>>,
 }
 
@@ -44,7 +45,7 @@ pub enum PublishError {
     /// Nobody knows whether it was committed. A repeat with a key is safe.
     #[error("the database is away: {0}")]
     Away(Arc<str>),
-    #[error("too many publishes wait for the database (--max-pending-publishes)")]
+    #[error("as much waits for the database as may (--max-pending-bytes)")]
     Full,
     #[error("this Idempotency-Key was used for another message")]
     KeyReused,
@@ -55,12 +56,18 @@ pub enum PublishError {
 /// The way into the table. Clones share one writer.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    queue: mpsc::Sender<Publish>,
+    queue: mpsc::UnboundedSender<Publish>,
+    /// Bytes that may still be queued.
+    room: Arc<Semaphore>,
+    max_pending_bytes: usize,
     closing: CancellationToken,
 }
 
 /// A publish that has its place in the queue.
 pub type Answer = oneshot::Receiver<Result<Vec<i64>, PublishError>>;
+
+/// What a message takes beside its payload, roughly.
+const MESSAGE_BYTES: usize = 256;
 
 /// What goes into one transaction at most.
 const GROUP_MESSAGES: usize = 512;
@@ -78,35 +85,32 @@ impl Publisher {
         info: &Info,
         progress: Progress,
     ) -> (Self, JoinHandle<()>) {
-        let (queue, waiting) = mpsc::channel(config.max_pending_publishes);
-        let closing = CancellationToken::new();
         let may_trim = !config.prefix.is_none() || info.owns_table;
         let retention = config.retention.filter(|_| may_trim);
-        let task = WriterTask {
-            database,
-            writer: None,
-            prefix: config.prefix.clone(),
-            wake_tail: progress.own_writes.clone(),
-            trimmer: Some(Trimmer::new(config.prefix.lead(), retention, progress)),
-        };
-        let writer = tokio::spawn(task.run(waiting, closing.clone()));
-        (Self { queue, closing }, writer)
+        let wake_tail = progress.own_writes.clone();
+        let trimmer = Trimmer::new(config.prefix.lead(), retention, progress);
+        Self::spawn(database, config, wake_tail, Some(trimmer))
     }
 
     /// A publisher without a server: no tail to wake, and nothing is trimmed.
     pub fn standalone(config: &BusConfig) -> (Self, JoinHandle<()>) {
         let DatabaseUrl::Sqlite(location) = &config.url;
-        let (queue, waiting) = mpsc::channel(config.max_pending_publishes);
+        Self::spawn(Database::new(location.clone(), config), config, Arc::default(), None)
+    }
+
+    fn spawn(
+        database: Database,
+        config: &BusConfig,
+        wake_tail: Arc<Notify>,
+        trimmer: Option<Trimmer>,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, waiting) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
-        let task = WriterTask {
-            database: Database::new(location.clone(), config),
-            writer: None,
-            prefix: config.prefix.clone(),
-            wake_tail: Arc::default(),
-            trimmer: None,
-        };
+        let task = WriterTask { database, writer: None, prefix: config.prefix.clone(), wake_tail, trimmer };
         let writer = tokio::spawn(task.run(waiting, closing.clone()));
-        (Self { queue, closing }, writer)
+        let max_pending_bytes = config.max_pending_bytes.min(u32::MAX as usize);
+        let room = Arc::new(Semaphore::new(max_pending_bytes));
+        (Self { queue, room, max_pending_bytes, closing }, writer)
     }
 
     /// Answers once the messages are committed, with their ids in order. If the
@@ -116,16 +120,16 @@ impl Publisher {
         messages: Vec<Outgoing>,
         key: Option<IdempotencyKey>,
     ) -> Result<Vec<i64>, PublishError> {
-        self.begin(messages, key)?.await.unwrap_or(Err(PublishError::ShuttingDown))
+        let room = self.room.clone().try_acquire_many_owned(self.size(&messages));
+        let answer = self.send(messages, key, room.map_err(|_| PublishError::Full)?)?;
+        answer.await.unwrap_or(Err(PublishError::ShuttingDown))
     }
 
-    /// Like [`publish`](Self::publish), but waits for a place and not for the commit: messages
+    /// Like [`publish`](Self::publish), but waits for room and not for the commit: messages
     /// of one caller are committed in the order of these calls.
     pub async fn enqueue(&self, messages: Vec<Outgoing>) -> Result<Answer, PublishError> {
-        let (reply, answer) = oneshot::channel();
-        let publish = Publish { messages, key: None, reply };
-        self.queue.send(publish).await.map_err(|_| PublishError::ShuttingDown)?;
-        Ok(answer)
+        let room = self.room.clone().acquire_many_owned(self.size(&messages)).await;
+        self.send(messages, None, room.map_err(|_| PublishError::ShuttingDown)?)
     }
 
     /// From now on nothing is accepted; what was, is committed, and then the writer ends.
@@ -133,13 +137,22 @@ impl Publisher {
         self.closing.cancel();
     }
 
-    fn begin(&self, messages: Vec<Outgoing>, key: Option<IdempotencyKey>) -> Result<Answer, PublishError> {
+    fn send(
+        &self,
+        messages: Vec<Outgoing>,
+        key: Option<IdempotencyKey>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Answer, PublishError> {
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Publish { messages, key, reply }) {
-            Ok(()) => Ok(answer),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(PublishError::Full),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(PublishError::ShuttingDown),
-        }
+        let publish = Publish { messages, key, reply, _room: room };
+        self.queue.send(publish).map_err(|_| PublishError::ShuttingDown)?;
+        Ok(answer)
+    }
+
+    /// What messages take in the queue. What is larger than the queue fits when it is empty.
+    fn size(&self, messages: &[Outgoing]) -> u32 {
+        let bytes: usize = messages.iter().map(|message| message.payload.len() + MESSAGE_BYTES).sum();
+        bytes.min(self.max_pending_bytes) as u32
     }
 }
 
@@ -153,7 +166,7 @@ struct WriterTask {
 }
 
 impl WriterTask {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Publish>, closing: CancellationToken) {
+    async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Publish>, closing: CancellationToken) {
         let mut carried = None;
         loop {
             let first = match carried.take() {
@@ -256,7 +269,7 @@ async fn writer<'a>(
 
 /// The first and what else waits, up to the bounds of a group; and what was taken
 /// from the queue but didn't fit.
-fn gather(first: Publish, waiting: &mut mpsc::Receiver<Publish>) -> (Vec<Publish>, Option<Publish>) {
+fn gather(first: Publish, waiting: &mut mpsc::UnboundedReceiver<Publish>) -> (Vec<Publish>, Option<Publish>) {
     let size =
         |publish: &Publish| publish.messages.iter().map(|message| message.payload.len()).sum::<usize>();
     let (mut messages, mut bytes) = (first.messages.len(), size(&first));

@@ -100,7 +100,7 @@ impl BusConfig {
                 _ => Err("it is notify, poll or auto".into()),
             }),
             max_payload_bytes: values.parse("max-payload-bytes", bytes),
-            max_pending_publishes: values.parse("max-pending-publishes", positive),
+            max_pending_bytes: values.parse("max-pending-bytes", bytes),
             sqlite_synchronous: values.parse("sqlite-synchronous", |text| match text {
                 "normal" => Ok(sqlite::Synchronous::Normal),
                 "full" => Ok(sqlite::Synchronous::Full),

@@ -220,12 +220,12 @@ pub static SETTINGS: &[Setting] = &[
         help: "The longest array of POST /broadcast",
     },
     Setting {
-        key: "max-pending-publishes",
-        env: &["TABLECAST_MAX_PENDING_PUBLISHES"],
-        default: Some("4096"),
-        kind: Kind::Value("NUMBER"),
+        key: "max-pending-bytes",
+        env: &["TABLECAST_MAX_PENDING_BYTES"],
+        default: Some("64MiB"),
+        kind: Kind::Value("SIZE"),
         group: Group::Limits,
-        help: "How many publishes may wait for the database; more get 429",
+        help: "What may wait for the database, 256 bytes and the payload for each message; more gets 429",
     },
     Setting {
         key: "max-connections",

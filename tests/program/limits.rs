@@ -105,7 +105,7 @@ fn a_head_that_never_ends_and_too_many_headers_are_refused() {
 
 #[test]
 fn more_publishes_than_may_wait_are_told_to_come_back() {
-    let server = server().arg("--max-pending-publishes=1").start();
+    let server = server().arg("--max-pending-bytes=600").start();
     let mut shell = crate::support::sqlite3_shell(&server.database());
     let mut stdin = shell.stdin.take().unwrap();
     std::io::Write::write_all(&mut stdin, b"BEGIN IMMEDIATE; SELECT 'locked';\n").unwrap();
@@ -121,7 +121,7 @@ fn more_publishes_than_may_wait_are_told_to_come_back() {
             .map(|request| {
                 let answer = request.join().unwrap();
                 if answer.status == 429 {
-                    assert!(answer.problem(429).contains("--max-pending-publishes"));
+                    assert!(answer.problem(429).contains("--max-pending-bytes"));
                     assert!(answer.header("retry-after").is_some());
                 }
                 answer.status

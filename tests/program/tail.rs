@@ -159,6 +159,37 @@ fn a_lock_that_stays_is_a_503_and_leaves_nothing_behind() {
     assert_eq!(server.publish(r#"{"stream":"s","data":1}"#).status, 201);
 }
 
+/// A limit on the size of files stands in for a full disk: writing fails all the same.
+#[test]
+fn a_full_disk_is_a_503_and_loses_nothing() {
+    let server = server().open().ignoring("XFSZ").start();
+    let mut socket = server.connect();
+    socket.subscribe(&pubsub("s"));
+    assert_eq!(server.publish(r#"{"stream":"s","data":0}"#).status, 201);
+    let wal = server.database().with_extension("db-wal");
+    server.limit_file_size(&(std::fs::metadata(wal).unwrap().len() + 20_000).to_string());
+
+    let body = format!(r#"{{"stream":"s","data":"{}"}}"#, "x".repeat(10_000));
+    let mut answered = 1;
+    let refused = loop {
+        let answer = server.publish(&body);
+        if answer.status != 201 {
+            break answer;
+        }
+        answered += 1;
+    };
+
+    assert!(refused.problem(503).contains("disk"), "{refused:?}");
+    assert_eq!(get(server.public, "/health").status, 200);
+    server.limit_file_size("unlimited");
+    assert_eq!(server.publish(r#"{"stream":"s","data":"room again"}"#).status, 201);
+    for _ in 0..answered {
+        socket.message(&pubsub("s"));
+    }
+    assert_eq!(socket.message(&pubsub("s")), r#""room again""#);
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), (answered + 1).to_string());
+}
+
 #[test]
 fn a_table_that_rails_makes_anew_is_another_history() {
     let server = server().open().start();

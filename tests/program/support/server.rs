@@ -24,13 +24,14 @@ pub fn tablecast() -> Command {
 
 /// A server to be started, on a fresh file in a folder of its own and free ports.
 pub fn server() -> Builder {
-    Builder { folder: Arc::new(TempDir::new().unwrap()), arguments: Vec::new(), ports: [0, 0] }
+    Builder { folder: Arc::new(TempDir::new().unwrap()), arguments: Vec::new(), ports: [0, 0], ignored: "" }
 }
 
 pub struct Builder {
     folder: Arc<TempDir>,
     arguments: Vec<String>,
     ports: [u16; 2],
+    ignored: &'static str,
 }
 
 impl Builder {
@@ -41,6 +42,12 @@ impl Builder {
 
     pub fn with_prefix(self, prefix: &str) -> Self {
         self.arg("--channel-prefix").arg(prefix)
+    }
+
+    /// Started with a signal ignored, as a parent process can leave it.
+    pub fn ignoring(mut self, signal: &'static str) -> Self {
+        self.ignored = signal;
+        self
     }
 
     /// All streams can be subscribed to by name.
@@ -62,7 +69,14 @@ impl Builder {
     }
 
     pub fn start(self) -> Server {
-        let mut child = tablecast()
+        let mut command = tablecast();
+        if !self.ignored.is_empty() {
+            let script = format!("trap '' {}; exec \"$@\"", self.ignored);
+            let binary = command.get_program().to_owned();
+            command = Command::new("sh");
+            command.args(["-c", &script, "sh"]).arg(binary);
+        }
+        let mut child = command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{}", self.ports[0])])
             .args(["--internal-listen", &format!("127.0.0.1:{}", self.ports[1])])
@@ -122,14 +136,15 @@ impl Server {
 
     /// Another server on the same file, with settings of its own.
     pub fn beside(&self) -> Builder {
-        Builder { folder: self.folder.clone(), arguments: Vec::new(), ports: [0, 0] }
+        Builder { folder: self.folder.clone(), arguments: Vec::new(), ports: [0, 0], ignored: "" }
     }
 
     /// The same server, started again at the same ports and on the same file.
     pub fn again(mut self) -> Server {
         self.kill();
         let ports = [self.public.port(), self.internal.port()];
-        let builder = Builder { folder: self.folder.clone(), arguments: self.arguments.clone(), ports };
+        let arguments = self.arguments.clone();
+        let builder = Builder { folder: self.folder.clone(), arguments, ports, ignored: "" };
         drop(self);
         builder.start()
     }
@@ -176,6 +191,12 @@ impl Server {
             .status()
             .unwrap();
         assert!(sent.success());
+    }
+
+    /// How large a file it may write, as `prlimit` takes it.
+    pub fn limit_file_size(&self, bytes: &str) {
+        let arguments = [format!("--pid={}", self.child.id()), format!("--fsize={bytes}:")];
+        assert!(Command::new("prlimit").args(arguments).status().unwrap().success());
     }
 
     pub fn kill(&mut self) {
