@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::{Database, FileId};
 use crate::bus::channel_hash;
-use crate::bus::publish::Publish;
+use crate::bus::publish::{IdempotencyKey, Publish};
 use crate::stream::Prefix;
 
 /// Rows to an INSERT. There is a prepared statement for each power of two up to this.
@@ -74,29 +74,28 @@ impl Writer {
     }
 
     async fn write(&mut self, prefix: &Prefix, group: &[Publish]) -> Result<Vec<Outcome>, sqlx::Error> {
-        // What was answered before, to other requests or earlier in this group.
-        let mut earlier: HashMap<&str, usize> = HashMap::new();
-        let mut known: Vec<Option<Outcome>> = Vec::with_capacity(group.len());
+        let mut plans = Vec::with_capacity(group.len());
+        let mut fresh_keys: HashMap<&str, usize> = HashMap::new();
         for (index, publish) in group.iter().enumerate() {
-            known.push(match &publish.key {
-                Some(key) if earlier.contains_key(key.key.as_str()) => None,
-                Some(key) => {
-                    earlier.insert(&key.key, index);
-                    self.answered(prefix, &key.key, &key.fingerprint).await?
-                }
-                None => None,
+            let Some(key) = &publish.key else {
+                plans.push(Plan::Insert);
+                continue;
+            };
+            plans.push(match fresh_keys.get(key.key.as_str()) {
+                Some(first) => Plan::Repeat(*first),
+                None => match self.answered(prefix, key).await? {
+                    Some(outcome) => Plan::Known(outcome),
+                    None => {
+                        fresh_keys.insert(&key.key, index);
+                        Plan::Insert
+                    }
+                },
             });
         }
-        let is_repeat = |index: usize, publish: &Publish| {
-            publish.key.as_ref().is_some_and(|key| earlier[key.key.as_str()] != index)
-        };
 
-        let fresh = group
-            .iter()
-            .enumerate()
-            .filter(|(index, publish)| known[*index].is_none() && !is_repeat(*index, publish));
-        let rows: Vec<NewRow> = fresh
-            .flat_map(|(_, publish)| &publish.messages)
+        let inserts = group.iter().zip(&plans).filter(|(_, plan)| matches!(plan, Plan::Insert));
+        let rows: Vec<NewRow> = inserts
+            .flat_map(|(publish, _)| &publish.messages)
             .map(|message| {
                 let channel = prefix.channel(&message.stream).into_bytes();
                 NewRow { hash: channel_hash(&channel), channel, payload: message.payload.as_bytes() }
@@ -105,29 +104,25 @@ impl Writer {
         let mut ids = self.insert(&rows).await?.into_iter();
 
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(group.len());
-        for (index, (publish, known)) in group.iter().zip(known).enumerate() {
-            let outcome = match (known, &publish.key) {
-                (Some(known), _) => known,
-                (None, Some(key)) if earlier[key.key.as_str()] != index => {
-                    let first = earlier[key.key.as_str()];
-                    let same =
-                        group[first].key.as_ref().is_some_and(|first| first.fingerprint == key.fingerprint);
-                    match &outcomes[first] {
-                        Outcome::Committed(ids) | Outcome::Replayed(ids) if same => {
-                            Outcome::Replayed(ids.clone())
-                        }
-                        _ => Outcome::KeyReused,
+        for (publish, plan) in group.iter().zip(plans) {
+            outcomes.push(match plan {
+                Plan::Known(outcome) => outcome,
+                Plan::Repeat(first) => match (&outcomes[first], &group[first].key, &publish.key) {
+                    (Outcome::Committed(ids), Some(first), Some(key))
+                        if first.fingerprint == key.fingerprint =>
+                    {
+                        Outcome::Replayed(ids.clone())
                     }
-                }
-                (None, key) => {
+                    _ => Outcome::KeyReused,
+                },
+                Plan::Insert => {
                     let ids: Vec<i64> = ids.by_ref().take(publish.messages.len()).collect();
-                    if let Some(key) = key {
-                        self.remember(prefix, &key.key, &key.fingerprint, &ids).await?;
+                    if let Some(key) = &publish.key {
+                        self.remember(prefix, key, &ids).await?;
                     }
                     Outcome::Committed(ids)
                 }
-            };
-            outcomes.push(outcome);
+            });
         }
         Ok(outcomes)
     }
@@ -159,21 +154,21 @@ impl Writer {
         Ok(ids)
     }
 
+    /// What a key was answered before, here or on another server.
     async fn answered(
         &mut self,
         prefix: &Prefix,
-        key: &str,
-        fingerprint: &[u8],
+        key: &IdempotencyKey,
     ) -> Result<Option<Outcome>, sqlx::Error> {
         let row = sqlx::query(
             "SELECT fingerprint, ids FROM tablecast_idempotency_keys WHERE prefix = ? AND idempotency_key = ?",
         )
         .bind(prefix.as_str())
-        .bind(key)
+        .bind(&key.key)
         .fetch_optional(&mut self.connection)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        if row.try_get::<Vec<u8>, _>(0)? != fingerprint {
+        if row.try_get::<Vec<u8>, _>(0)? != key.fingerprint {
             return Ok(Some(Outcome::KeyReused));
         }
         let ids = serde_json::from_str(&row.try_get::<String, _>(1)?);
@@ -183,15 +178,14 @@ impl Writer {
     async fn remember(
         &mut self,
         prefix: &Prefix,
-        key: &str,
-        fingerprint: &[u8],
+        key: &IdempotencyKey,
         ids: &[i64],
     ) -> Result<(), sqlx::Error> {
         let ids = serde_json::to_string(ids).expect("numbers are JSON");
         sqlx::query("INSERT INTO tablecast_idempotency_keys (prefix, idempotency_key, fingerprint, ids, created_at) VALUES (?, ?, ?, ?, datetime('now'))")
             .bind(prefix.as_str())
-            .bind(key)
-            .bind(fingerprint)
+            .bind(&key.key)
+            .bind(&key.fingerprint)
             .bind(ids)
             .execute(&mut self.connection)
             .await?;
@@ -285,6 +279,14 @@ impl Writer {
     pub async fn close(self) {
         let _ = self.connection.close().await;
     }
+}
+
+/// What is to be done for one publish of a group.
+enum Plan {
+    Insert,
+    /// Its key stands in this group before, at this place.
+    Repeat(usize),
+    Known(Outcome),
 }
 
 struct NewRow<'a> {
