@@ -36,6 +36,7 @@ mod hash;
 #[cfg(test)]
 pub mod memory;
 mod publish;
+mod request;
 pub mod sqlite;
 mod status;
 mod tail;
@@ -48,7 +49,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 pub use hash::channel_hash;
-pub use publish::{Answer, IdempotencyKey, Outgoing, PublishError, Publisher};
+pub use publish::{Answer, PublishError, Publisher};
+pub use request::{IdempotencyKey, Outgoing};
 pub use status::{Status, StatusHandle};
 pub use tail::Tail;
 pub use url::{DatabaseUrl, UrlError};

@@ -8,36 +8,24 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::sqlite::{Database, Outcome, Writer};
+use super::request::{IdempotencyKey, Outcome, Outgoing, Request};
+use super::sqlite::{Database, Writer};
 use super::tail::Progress;
 use super::trim::Trimmer;
 use super::{BusConfig, DatabaseUrl, Info};
-use crate::stream::{Prefix, Stream};
+use crate::stream::Prefix;
 use crate::telemetry::metrics;
 
-/// A message on its way into the table.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    pub stream: Stream,
-    /// A JSON document; who makes one has checked it.
-    pub payload: String,
+/// A request in the queue.
+struct Queued {
+    request: Request,
+    reply: Reply,
 }
 
-/// What makes a publish safe to repeat, on any server that shares the table.
-#[derive(Debug, Clone)]
-pub struct IdempotencyKey {
-    pub key: String,
-    /// SHA-256 of what is published, so that a key can't be taken for another message.
-    pub fingerprint: Vec<u8>,
-}
-
-/// All or nothing.
-#[derive(Debug)]
-pub(super) struct Publish {
-    pub messages: Vec<Outgoing>,
-    pub key: Option<IdempotencyKey>,
+struct Reply {
+    sender: oneshot::Sender<Result<Vec<i64>, PublishError>>,
+    /// Its place in the queue, until it is answered.
     _room: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Result<Vec<i64>, PublishError>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +33,9 @@ pub enum PublishError {
     /// Nobody knows whether it was committed. A repeat with a key is safe.
     #[error("the database is away: {0}")]
     Away(Arc<str>),
+    /// Something that the table's owner added refused it, such as a CHECK.
+    #[error("the database refused it: {0}")]
+    Refused(Arc<str>),
     #[error("as much waits for the database as may (--max-pending-bytes)")]
     Full,
     #[error("this Idempotency-Key was used for another message")]
@@ -56,7 +47,7 @@ pub enum PublishError {
 /// The way into the table. Clones share one writer.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    queue: mpsc::UnboundedSender<Publish>,
+    queue: mpsc::UnboundedSender<Queued>,
     /// Bytes that may still be queued.
     room: Arc<Semaphore>,
     max_pending_bytes: usize,
@@ -143,9 +134,9 @@ impl Publisher {
         key: Option<IdempotencyKey>,
         room: OwnedSemaphorePermit,
     ) -> Result<Answer, PublishError> {
-        let (reply, answer) = oneshot::channel();
-        let publish = Publish { messages, key, reply, _room: room };
-        self.queue.send(publish).map_err(|_| PublishError::ShuttingDown)?;
+        let (sender, answer) = oneshot::channel();
+        let (request, reply) = (Request { messages, key }, Reply { sender, _room: room });
+        self.queue.send(Queued { request, reply }).map_err(|_| PublishError::ShuttingDown)?;
         Ok(answer)
     }
 
@@ -166,7 +157,7 @@ struct WriterTask {
 }
 
 impl WriterTask {
-    async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Publish>, closing: CancellationToken) {
+    async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Queued>, closing: CancellationToken) {
         let mut carried = None;
         loop {
             let first = match carried.take() {
@@ -185,9 +176,9 @@ impl WriterTask {
                 },
             };
             let Some(first) = first else { break };
-            let group;
-            (group, carried) = gather(first, &mut waiting);
-            self.commit(group).await;
+            let (requests, replies);
+            (requests, replies, carried) = gather(first, &mut waiting);
+            self.commit(requests, replies).await;
         }
         if let Some(writer) = self.writer {
             writer.close().await;
@@ -196,53 +187,67 @@ impl WriterTask {
 
     /// Requests that wait share a transaction, and so the cost of a commit. Nobody
     /// waits for company: what isn't there yet goes into the next.
-    async fn commit(&mut self, group: Vec<Publish>) {
-        let started = Instant::now();
-        let answers = loop {
-            match self.try_commit(&group).await {
-                Ok(outcomes) => break Ok(outcomes),
-                Err(error) => {
-                    // A new connection next time: the file may be another one.
-                    self.writer = None;
-                    // A lock of another process: the busy timeout has passed or doesn't apply.
-                    if !super::sqlite::is_locked(&error) || started.elapsed() >= PATIENCE {
-                        break Err(PublishError::Away(error.to_string().into()));
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+    async fn commit(&mut self, requests: Vec<Request>, replies: Vec<Reply>) {
+        let answers = match self.try_commit(&requests).await {
+            // One of them may be to blame: each is tried by itself.
+            Err(PublishError::Refused(_)) if requests.len() > 1 => {
+                let mut answers = Vec::with_capacity(requests.len());
+                for request in &requests {
+                    answers.push(
+                        self.try_commit(std::slice::from_ref(request)).await.map(|mut one| one.remove(0)),
+                    );
                 }
+                answers
+            }
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(error) => {
+                tracing::warn!(%error, requests = requests.len(), "publishing failed");
+                vec![Err(error); requests.len()]
             }
         };
-        match answers {
-            Ok(outcomes) => {
-                self.wake_tail.notify_one();
-                for (publish, outcome) in group.into_iter().zip(outcomes) {
-                    let count = publish.messages.len() as u64;
-                    let answer = match outcome {
-                        Outcome::Committed(ids) => {
-                            metrics().publishes_committed.increment(count);
-                            Ok(ids)
-                        }
-                        Outcome::Replayed(ids) => {
-                            metrics().publishes_replayed.increment(count);
-                            Ok(ids)
-                        }
-                        Outcome::KeyReused => Err(PublishError::KeyReused),
-                    };
-                    let _ = publish.reply.send(answer);
+        self.wake_tail.notify_one();
+        for ((answer, request), reply) in answers.into_iter().zip(requests).zip(replies) {
+            let count = request.messages.len() as u64;
+            let answer = match answer {
+                Ok(Outcome::Committed(ids)) => {
+                    metrics().publishes_committed.increment(count);
+                    Ok(ids)
                 }
-            }
-            Err(error) => {
-                tracing::warn!(%error, requests = group.len(), "publishing failed");
-                for publish in group {
-                    metrics().publishes_failed.increment(publish.messages.len() as u64);
-                    let _ = publish.reply.send(Err(error.clone()));
+                Ok(Outcome::Replayed(ids)) => {
+                    metrics().publishes_replayed.increment(count);
+                    Ok(ids)
                 }
-            }
+                Ok(Outcome::KeyReused) => Err(PublishError::KeyReused),
+                Err(error) => {
+                    metrics().publishes_failed.increment(count);
+                    Err(error)
+                }
+            };
+            let _ = reply.sender.send(answer);
         }
     }
 
-    async fn try_commit(&mut self, group: &[Publish]) -> Result<Vec<Outcome>, sqlx::Error> {
-        writer(&mut self.writer, &self.database).await?.commit(&self.prefix, group).await
+    /// One transaction, begun again while another process holds the lock.
+    async fn try_commit(&mut self, requests: &[Request]) -> Result<Vec<Outcome>, PublishError> {
+        let started = Instant::now();
+        loop {
+            let committed = async {
+                writer(&mut self.writer, &self.database).await?.commit(&self.prefix, requests).await
+            };
+            let error = match committed.await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(error) => error,
+            };
+            if super::sqlite::is_refusal(&error) {
+                return Err(PublishError::Refused(error.to_string().into()));
+            }
+            // A new connection next time: the file may be another one.
+            self.writer = None;
+            if !super::sqlite::is_locked(&error) || started.elapsed() >= PATIENCE {
+                return Err(PublishError::Away(error.to_string().into()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn trim(&mut self) {
@@ -269,18 +274,22 @@ async fn writer<'a>(
 
 /// The first and what else waits, up to the bounds of a group; and what was taken
 /// from the queue but didn't fit.
-fn gather(first: Publish, waiting: &mut mpsc::UnboundedReceiver<Publish>) -> (Vec<Publish>, Option<Publish>) {
-    let size =
-        |publish: &Publish| publish.messages.iter().map(|message| message.payload.len()).sum::<usize>();
-    let (mut messages, mut bytes) = (first.messages.len(), size(&first));
-    let mut group = vec![first];
-    while let Ok(next) = waiting.try_recv() {
-        messages += next.messages.len();
-        bytes += size(&next);
-        if messages > GROUP_MESSAGES || bytes > GROUP_BYTES {
-            return (group, Some(next));
+fn gather(
+    first: Queued,
+    waiting: &mut mpsc::UnboundedReceiver<Queued>,
+) -> (Vec<Request>, Vec<Reply>, Option<Queued>) {
+    let (mut messages, mut bytes) = (0, 0);
+    let (mut requests, mut replies) = (Vec::new(), Vec::new());
+    let mut next = Some(first);
+    while let Some(queued) = next {
+        messages += queued.request.messages.len();
+        bytes += queued.request.messages.iter().map(|message| message.payload.len()).sum::<usize>();
+        if !requests.is_empty() && (messages > GROUP_MESSAGES || bytes > GROUP_BYTES) {
+            return (requests, replies, Some(queued));
         }
-        group.push(next);
+        requests.push(queued.request);
+        replies.push(queued.reply);
+        next = waiting.try_recv().ok();
     }
-    (group, None)
+    (requests, replies, None)
 }

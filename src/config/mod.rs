@@ -20,7 +20,7 @@ pub use values::{ConfigError, Values};
 use crate::bus::{BusConfig, DatabaseUrl, Wake, sqlite};
 use crate::channels::{Allow, Channels, Pattern, Rule};
 use crate::connection;
-use crate::http::{Hosts, Origins};
+use crate::http::{self, Hosts, Origins};
 use crate::stream::Prefix;
 use crate::telemetry::LogFormat;
 
@@ -37,20 +37,8 @@ pub struct Config {
     pub publish_key: Option<SecretString>,
     pub public_publish: bool,
     pub connection: connection::Limits,
-    pub http: HttpLimits,
+    pub http: http::Limits,
     pub drain_timeout: Duration,
-}
-
-/// What the listeners take.
-#[derive(Debug, Clone)]
-pub struct HttpLimits {
-    /// Sockets of a listener; none: as many as there are file descriptors for.
-    pub max_connections: Option<usize>,
-    /// New sockets a second on the public listener.
-    pub accept_rate: u32,
-    pub max_broadcast_bytes: usize,
-    pub max_broadcast_messages: usize,
-    pub max_payload_bytes: usize,
 }
 
 /// How to log; read before anything else so that there is a log.
@@ -152,7 +140,7 @@ impl Config {
                 rate_limit: values.parse("rate-limit", positive),
                 rate_burst: values.parse("rate-burst", positive),
             },
-            http: HttpLimits {
+            http: http::Limits {
                 max_connections: values.optional("max-connections", positive),
                 accept_rate: values.parse("accept-rate", positive),
                 max_broadcast_bytes: values.parse("max-broadcast-bytes", bytes),

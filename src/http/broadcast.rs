@@ -210,7 +210,9 @@ fn problem(error: PublishError) -> Problem {
     match error {
         PublishError::Away(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1),
         PublishError::Full => Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(1),
-        PublishError::KeyReused => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+        PublishError::KeyReused | PublishError::Refused(_) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        }
         PublishError::ShuttingDown => shutting_down(),
     }
 }

@@ -30,11 +30,22 @@ pub use listener::{ListenerLimits, serve};
 pub use origins::Origins;
 
 use crate::bus::{Publisher, Status, StatusHandle};
-use crate::config::HttpLimits;
 use crate::connection::Context;
 use crate::stream::Prefix;
 use crate::telemetry::metrics;
 use problem::Problem;
+
+/// What the listeners take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sockets of a listener; none: as many as there are file descriptors for.
+    pub max_connections: Option<usize>,
+    /// New sockets a second on the public listener.
+    pub accept_rate: u32,
+    pub max_broadcast_bytes: usize,
+    pub max_broadcast_messages: usize,
+    pub max_payload_bytes: usize,
+}
 
 /// What the handlers share.
 pub struct App {
@@ -52,7 +63,7 @@ pub struct App {
     pub hosts: Hosts,
     pub publish_key: Option<SecretString>,
     pub public_publish: bool,
-    pub limits: HttpLimits,
+    pub limits: Limits,
 }
 
 impl App {

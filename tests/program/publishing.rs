@@ -1,8 +1,10 @@
 //! Every way of publishing, and what each refuses.
 
+use std::io::Write;
+
 use serde_json::json;
 
-use crate::support::{Server, get, pubsub, python, request, server, sqlite3, try_sqlite3};
+use crate::support::{Server, get, pubsub, python, request, server, sqlite3, sqlite3_shell, try_sqlite3};
 
 /// What Solid Cable's listener does in a Rails process: it selects by hash and id, and then
 /// compares the channel. SQL as in `solid_cable/message.rb`.
@@ -329,6 +331,41 @@ fn requests_with_one_key_at_once_publish_once() {
     });
     assert!(bodies.iter().all(|body| body == r#"{"id":1}"#), "{bodies:?}");
     assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "1");
+}
+
+#[test]
+fn a_message_that_the_database_refuses_does_not_fail_its_neighbours() {
+    let server = server().start();
+    server.sql(
+        "CREATE TRIGGER no_poison BEFORE INSERT ON solid_cable_messages WHEN NEW.payload = CAST('\"poison\"' AS BLOB)
+         BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
+    );
+    // While the lock is held the requests gather, and then share a transaction.
+    let mut shell = sqlite3_shell(&server.database());
+    let mut stdin = shell.stdin.take().unwrap();
+    writeln!(stdin, "BEGIN IMMEDIATE; SELECT 'locked';").unwrap();
+    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+    let statuses = std::thread::scope(|scope| {
+        let data = ["1", "\"poison\"", "2", "3", "\"poison\"", "4"];
+        let requests = data.map(|data| {
+            let server = &server;
+            scope.spawn(move || server.publish(&format!(r#"{{"stream":"s","data":{data}}}"#)))
+        });
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        writeln!(stdin, "ROLLBACK;").unwrap();
+        requests.map(|request| {
+            let answer = request.join().unwrap();
+            if answer.status != 201 {
+                assert!(answer.problem(422).contains("no poison here"));
+            }
+            answer.status
+        })
+    });
+    drop(stdin);
+    shell.wait().unwrap();
+
+    assert_eq!(statuses, [201, 422, 201, 201, 422, 201]);
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "4");
 }
 
 #[test]

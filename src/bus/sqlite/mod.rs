@@ -21,7 +21,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 pub(super) use changes::Changes;
 pub(super) use read::{Content, Reader};
 pub use schema::{DefaultPrefix, Schema, SetupError};
-pub(super) use write::{Outcome, Writer};
+pub(super) use write::Writer;
 
 use super::{BusConfig, Info, Wake};
 use crate::stream::Prefix;
@@ -221,4 +221,9 @@ fn result_code(error: &sqlx::Error) -> Option<u32> {
 /// Whether another process's lock is what failed.
 pub(super) fn is_locked(error: &sqlx::Error) -> bool {
     matches!(result_code(error), Some(5 | 6))
+}
+
+/// Whether a constraint or a trigger of somebody's making is what failed.
+pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
+    result_code(error) == Some(19)
 }

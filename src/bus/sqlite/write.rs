@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::{Database, FileId};
 use crate::bus::channel_hash;
-use crate::bus::publish::{IdempotencyKey, Publish};
+use crate::bus::request::{IdempotencyKey, Outcome, Request};
 use crate::stream::Prefix;
 
 /// Rows to an INSERT. There is a prepared statement for each power of two up to this.
@@ -22,16 +22,6 @@ pub struct Writer {
     inserts: Vec<(usize, Arc<str>)>,
     /// Where the next trim goes on, by time and id: what lies before it is another's.
     trimmed_to: (String, i64),
-}
-
-/// What became of one publish in a committed group.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    Committed(Vec<i64>),
-    /// Its key was committed before, with the same content.
-    Replayed(Vec<i64>),
-    /// Its key was committed before, with other content.
-    KeyReused,
 }
 
 impl Writer {
@@ -54,9 +44,9 @@ impl Writer {
         self.database.leads_to(self.file)
     }
 
-    /// Commits a group of publishes in one transaction, in their order: all of it
+    /// Commits a group of requests in one transaction, in their order: all of it
     /// or, with an error, nothing.
-    pub async fn commit(&mut self, prefix: &Prefix, group: &[Publish]) -> Result<Vec<Outcome>, sqlx::Error> {
+    pub async fn commit(&mut self, prefix: &Prefix, group: &[Request]) -> Result<Vec<Outcome>, sqlx::Error> {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
         let written = async {
             let outcomes = self.write(prefix, group).await?;
@@ -73,11 +63,11 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, prefix: &Prefix, group: &[Publish]) -> Result<Vec<Outcome>, sqlx::Error> {
+    async fn write(&mut self, prefix: &Prefix, group: &[Request]) -> Result<Vec<Outcome>, sqlx::Error> {
         let mut plans = Vec::with_capacity(group.len());
         let mut fresh_keys: HashMap<&str, usize> = HashMap::new();
-        for (index, publish) in group.iter().enumerate() {
-            let Some(key) = &publish.key else {
+        for (index, request) in group.iter().enumerate() {
+            let Some(key) = &request.key else {
                 plans.push(Plan::Insert);
                 continue;
             };
@@ -95,7 +85,7 @@ impl Writer {
 
         let inserts = group.iter().zip(&plans).filter(|(_, plan)| matches!(plan, Plan::Insert));
         let rows: Vec<NewRow> = inserts
-            .flat_map(|(publish, _)| &publish.messages)
+            .flat_map(|(request, _)| &request.messages)
             .map(|message| {
                 let channel = prefix.channel(&message.stream).into_bytes();
                 NewRow { hash: channel_hash(&channel), channel, payload: message.payload.as_bytes() }
@@ -104,10 +94,10 @@ impl Writer {
         let mut ids = self.insert(&rows).await?.into_iter();
 
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(group.len());
-        for (publish, plan) in group.iter().zip(plans) {
+        for (request, plan) in group.iter().zip(plans) {
             outcomes.push(match plan {
                 Plan::Known(outcome) => outcome,
-                Plan::Repeat(first) => match (&outcomes[first], &group[first].key, &publish.key) {
+                Plan::Repeat(first) => match (&outcomes[first], &group[first].key, &request.key) {
                     (Outcome::Committed(ids), Some(first), Some(key))
                         if first.fingerprint == key.fingerprint =>
                     {
@@ -116,8 +106,8 @@ impl Writer {
                     _ => Outcome::KeyReused,
                 },
                 Plan::Insert => {
-                    let ids: Vec<i64> = ids.by_ref().take(publish.messages.len()).collect();
-                    if let Some(key) = &publish.key {
+                    let ids: Vec<i64> = ids.by_ref().take(request.messages.len()).collect();
+                    if let Some(key) = &request.key {
                         self.remember(prefix, key, &ids).await?;
                     }
                     Outcome::Committed(ids)
@@ -281,7 +271,7 @@ impl Writer {
     }
 }
 
-/// What is to be done for one publish of a group.
+/// What is to be done for one request of a group.
 enum Plan {
     Insert,
     /// Its key stands in this group before, at this place.
