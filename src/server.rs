@@ -10,16 +10,16 @@ use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tablecast_protocol::DisconnectReason;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, Info, OpenError, Tail};
 use crate::config::Config;
-use crate::connection::{Connections, Context};
+use crate::connection::Context;
 use crate::http::{self, App, ListenerLimits};
-use crate::hub::{self, Hub};
+use crate::hub;
 
 /// Bound to its addresses and its table, and not yet serving.
 pub struct Server {
@@ -41,6 +41,11 @@ pub enum StartError {
     #[error("{flag} {address}: {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
 }
+
+/// A part of the server has ended that never should.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault in tablecast ended the server, please report it: {0}")]
+pub struct Fault(String);
 
 /// Descriptors that aren't clients': listeners, the database, workers' own connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -148,7 +153,7 @@ impl Server {
     /// Serves until `shutdown` resolves, and then says goodbye: nothing new is taken, clients
     /// are asked to reconnect, publishes in hand are committed and answered, and the
     /// listeners close last.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Fault> {
         let Self { public, internal, limits, app, pages, tail, writer, drain_timeout, .. } = self;
         if app.prefix.is_none() && !self.info.foreign_prefixes.is_empty() {
             tracing::warn!(
@@ -157,11 +162,10 @@ impl Server {
             );
         }
         let connections = app.context.connections.clone();
-        let background = [
-            tokio::spawn(follow(tail, app.context.hub.clone(), connections.clone())),
-            tokio::spawn(connections.clone().beat()),
-            tokio::spawn(upkeep(app.prometheus.clone())),
-        ];
+        let mut background = JoinSet::new();
+        background.spawn(follow(tail, app.context.clone()));
+        background.spawn(connections.clone().beat());
+        background.spawn(upkeep(app.prometheus.clone()));
         let (closing, requests) = (CancellationToken::new(), TaskTracker::new());
         for (listener, is_public) in [(public, true), (internal, false)] {
             let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
@@ -173,7 +177,12 @@ impl Server {
             requests.spawn(http::serve(listener, routes, limits, requests.clone(), closing.clone()));
         }
 
-        shutdown.await;
+        // None of these ends by itself; a server without one of them would look well and be deaf.
+        let mut fault = None;
+        tokio::select! {
+            () = shutdown => {}
+            ended = background.join_next() => fault = Some(Fault(format!("{ended:?}"))),
+        }
         let deadline = Instant::now() + drain_timeout;
         tracing::info!(seconds = drain_timeout.as_secs(), "shutting down");
         app.draining.store(true, Ordering::Release);
@@ -191,17 +200,18 @@ impl Server {
         closing.cancel();
         requests.close();
         let _ = timeout(LAST_MOMENTS, requests.wait()).await;
-        for task in background {
-            task.abort();
-        }
+        background.shutdown().await;
         tracing::info!("stopped");
+        fault.map_or(Ok(()), Err)
     }
 }
 
-async fn follow(tail: Tail, hub: Arc<Hub>, connections: Arc<Connections>) {
-    hub::follow(tail, hub, || {
+async fn follow(tail: Tail, context: Arc<Context>) {
+    // A few pieces fill an outbox.
+    let piece_bytes = context.limits.send_buffer_bytes / 4;
+    hub::follow(tail, context.hub.clone(), piece_bytes, || {
         tracing::warn!("the table's history is another one: all clients are asked to reconnect");
-        connections.disconnect_all(DisconnectReason::NewHistory);
+        context.connections.disconnect_all(DisconnectReason::NewHistory);
     })
     .await;
 }

@@ -35,6 +35,9 @@ SELECT NULL, NULL WHERE 0;
 
 CREATE TRIGGER tablecast_publish_channel_insert INSTEAD OF INSERT ON tablecast_publish_channel
 BEGIN
+  -- Without a prefix of one's own, another's reserved names would be in reach.
+  SELECT RAISE(ABORT, 'tablecast_publish: streams that begin with action_cable/ are not for publishing')
+  WHERE substr(CAST(NEW.channel AS TEXT), instr(CAST(NEW.channel AS TEXT), ':') + 1) GLOB 'action_cable/*';
   SELECT RAISE(ABORT, 'tablecast_publish: stream and prefix are longer than 1024 bytes')
   WHERE length(NEW.channel) > 1024;
   INSERT INTO tablecast_stream_hashes (channel, channel_hash)

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::sqlite::{Changes, Content, Database, FileId, Reader};
 use super::{Batch, BusConfig, Message, OpenError, Source, Status, StatusHandle};
-use crate::stream::Prefix;
+use crate::stream::{MAX_CHANNEL_BYTES, Prefix};
 use crate::telemetry::metrics;
 
 /// Follows the table by id, and releases its prefix's rows.
@@ -26,6 +26,8 @@ pub struct Tail {
     /// None after an error that a new connection may mend.
     reader: Option<Reader>,
     file: FileId,
+    /// Another file is read than was, and nobody has been told: not before it could be read.
+    replaced: bool,
     changes: Changes,
     prefix: Prefix,
     lead: String,
@@ -76,6 +78,7 @@ impl Tail {
         Ok(Self {
             database,
             file: reader.file(),
+            replaced: false,
             reader: Some(reader),
             changes,
             prefix: config.prefix.clone(),
@@ -98,7 +101,7 @@ impl Tail {
 
     /// One look: a batch, if there was anything to release.
     async fn look(&mut self) -> Result<Option<Batch>, sqlx::Error> {
-        let replaced = self.connect().await?;
+        self.connect().await?;
         let reader = self.reader.as_mut().expect("it was just opened");
         if !reader.changed().await? && !self.more {
             return Ok(None);
@@ -106,12 +109,12 @@ impl Tail {
         // Should reading fail now, the next look must not wait for another change.
         self.more = true;
         let page = reader.page(self.high, &self.lead, self.max_payload_bytes).await?;
-        if page.rows.is_empty() || replaced {
+        if page.rows.is_empty() || self.replaced {
             // A commit, and nothing to read above `high`: rows may be gone. Where ids start
             // anew, this table is not the one that was followed.
             let last_id = reader.last_id().await?;
-            if replaced || last_id < self.high {
-                self.more = false;
+            if self.replaced || last_id < self.high {
+                (self.replaced, self.more) = (false, false);
                 self.advance(last_id);
                 return Ok(Some(Batch::NewHistory));
             }
@@ -127,9 +130,9 @@ impl Tail {
         Ok(Some(Batch::Released(messages)))
     }
 
-    /// Opens the reader where it is missing; says whether it reads another file than the
-    /// one that was followed.
-    async fn connect(&mut self) -> Result<bool, sqlx::Error> {
+    /// Opens the reader where it is missing, and notes where it reads another file than the one
+    /// that was followed.
+    async fn connect(&mut self) -> Result<(), sqlx::Error> {
         if self.file_checked.elapsed() >= FILE_CHECK_INTERVAL {
             self.file_checked = Instant::now();
             if self.reader.as_ref().is_some_and(|reader| !reader.is_current()) {
@@ -137,13 +140,13 @@ impl Tail {
             }
         }
         if self.reader.is_some() {
-            return Ok(false);
+            return Ok(());
         }
         let reader = self.database.reader().await?;
-        let replaced = reader.file() != self.file;
+        self.replaced |= reader.file() != self.file;
         self.file = reader.file();
         self.reader = Some(reader);
-        Ok(replaced)
+        Ok(())
     }
 
     fn advance(&mut self, high: i64) {
@@ -160,12 +163,10 @@ impl Tail {
                 self.skip(id, &channel, Skip::TooLarge(bytes));
                 return None;
             }
-            Content::Foreign => {
-                metrics().rows_foreign.increment(1);
-                return None;
-            }
+            Content::Foreign => return None,
         };
-        let Some(stream) = self.prefix.strip(&channel) else {
+        let stream = if channel.len() > MAX_CHANNEL_BYTES { None } else { self.prefix.strip(&channel) };
+        let Some(stream) = stream else {
             self.skip(id, &channel, Skip::NotAName);
             return None;
         };
@@ -189,13 +190,15 @@ impl Tail {
         if !self.skipped.is_due(channel) {
             return;
         }
-        let channel = String::from_utf8_lossy(channel);
+        let channel = String::from_utf8_lossy(&channel[..channel.len().min(SHOWN_CHANNEL_BYTES)]);
         match why {
             Skip::TooLarge(bytes) => {
                 tracing::warn!(id, %channel, bytes, "a row is larger than --max-payload-bytes and was skipped");
             }
             Skip::NotJson => tracing::warn!(id, %channel, "a row's payload is not JSON and was skipped"),
-            Skip::NotAName => tracing::warn!(id, %channel, "a row's channel is not UTF-8 and was skipped"),
+            Skip::NotAName => {
+                tracing::warn!(id, %channel, "a row's channel is too long or not UTF-8 and was skipped")
+            }
         }
     }
 }
@@ -251,6 +254,8 @@ struct SkipLog {
     seen: HashSet<Vec<u8>>,
 }
 
+/// Of a channel that may be anything, so much goes into the log.
+const SHOWN_CHANNEL_BYTES: usize = 128;
 /// More streams than this in a minute aren't told apart any more.
 const SKIP_LOG_STREAMS: usize = 1000;
 
@@ -263,6 +268,7 @@ impl SkipLog {
         if self.since.elapsed() >= Duration::from_secs(60) {
             *self = Self::new(Instant::now());
         }
-        self.seen.len() < SKIP_LOG_STREAMS && self.seen.insert(channel.to_vec())
+        self.seen.len() < SKIP_LOG_STREAMS
+            && self.seen.insert(channel.iter().take(SHOWN_CHANNEL_BYTES).copied().collect())
     }
 }

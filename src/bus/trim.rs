@@ -50,8 +50,14 @@ impl Trimmer {
         }
     }
 
+    /// What failed is left for the next round, so that the other stages have theirs.
     pub fn failed(&mut self) {
         self.next = Instant::now() + BETWEEN_ROUNDS;
+        self.stage = match self.stage {
+            Stage::Messages => Stage::Keys,
+            Stage::Keys => Stage::Hashes { after: Vec::new() },
+            Stage::Hashes { .. } => Stage::Messages,
+        };
     }
 
     /// One batch.

@@ -53,6 +53,8 @@ pub enum Refusal {
     Parameter(String),
     #[error(transparent)]
     Name(#[from] StreamError),
+    #[error("the identifier is longer than --max-identifier-bytes")]
+    TooLong,
     #[error("the connection has as many subscriptions as --max-subscriptions allows")]
     TooMany,
 }
@@ -109,6 +111,7 @@ impl Refusal {
             Self::NoChannel | Self::NotOpen(_) => "channel_not_open",
             Self::Parameter(_) => "parameter",
             Self::Name(_) => "stream_name",
+            Self::TooLong => "max_identifier_bytes",
             Self::TooMany => "max_subscriptions",
         }
     }

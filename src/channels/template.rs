@@ -22,6 +22,8 @@ pub enum TemplateError {
     Unclosed(String),
     #[error("{0:?} has a }} without its {{")]
     Unopened(String),
+    #[error("{0:?} has no : between two parameters, so that different values could make one name")]
+    Adjacent(String),
     #[error("{0:?} has braces around {1:?}, which is no parameter's name (letters, digits and _)")]
     Name(String, String),
 }
@@ -30,8 +32,9 @@ impl Template {
     /// The name, with each parameter in its place; or the parameter that isn't there. A name is
     /// never half filled.
     ///
-    /// A value can't reach past its place: the separator in it is percent-encoded, and
-    /// the percent sign, so that two values never make one name.
+    /// A value can't reach past its place: the separator in it is percent-encoded, and the
+    /// percent sign; and between two parameters there is a separator. So two values never make
+    /// one name.
     pub fn fill(&self, parameter: impl Fn(&str) -> Option<String>) -> Result<String, String> {
         let mut name = String::new();
         for part in &self.0 {
@@ -79,6 +82,14 @@ impl FromStr for Template {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 return Err(TemplateError::Name(text.into(), name.into()));
             }
+            let separated = match parts.as_slice() {
+                [] | [Part::Text(_)] => true,
+                [.., Part::Text(between)] => between.contains(':'),
+                [.., Part::Parameter(_)] => false,
+            };
+            if !separated {
+                return Err(TemplateError::Adjacent(text.into()));
+            }
             parts.push(Part::Parameter(name.into()));
             rest = behind;
         }
@@ -112,7 +123,7 @@ mod tests {
         for text in ["news", "progress:{job_id}", "{a}:{b}", "x{a}y"] {
             assert_eq!(text.parse::<Template>().unwrap().to_string(), text);
         }
-        for text in ["", "a:{", "a:{}", "a}", "{a b}", "{a}}"] {
+        for text in ["", "{a}{b}", "{a}-{b}", "a:{", "a:{}", "a}", "{a b}", "{a}}"] {
             assert!(text.parse::<Template>().is_err(), "{text}");
         }
     }

@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -14,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 
 use super::{Failure, Outcome, finish};
@@ -47,8 +48,12 @@ pub fn command() -> Command {
         .args(args(&[Group::Database, Group::Publishing, Group::Operation]))
 }
 
-/// Messages that go into one transaction or one request.
+/// What goes into one transaction or one request: so many messages, or a little more than so
+/// many bytes.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
+/// What has been read and not yet published.
+const READ_AHEAD_BYTES: usize = 4 << 20;
 /// Batches that wait for the database.
 const IN_FLIGHT: usize = 4;
 /// How long a server that doesn't take a message is asked again.
@@ -60,15 +65,16 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     finish(values)?;
     let name = matches.get_one::<String>("stream").expect("it is required");
     let (sender, messages) = mpsc::channel(2 * BATCH);
+    let room = Arc::new(Semaphore::new(READ_AHEAD_BYTES));
     match matches.get_one::<String>("json") {
         Some(json) if !tablecast_protocol::is_json(json) => {
             return Err(Failure::Usage(anyhow!("the message is not JSON: {json}")));
         }
         Some(json) => {
-            sender.send(Ok(json.clone())).await?;
+            sender.send(Line::new(Ok(json.clone()), &room).await).await?;
             drop(sender);
         }
-        None => drop(tokio::spawn(read_lines(tokio::io::stdin(), config.max_payload_bytes, sender))),
+        None => drop(tokio::spawn(read_lines(tokio::io::stdin(), config.max_payload_bytes, room, sender))),
     }
     match matches.get_one::<String>("url") {
         Some(url) => Remote::new(url, name, key)?.publish(messages).await?,
@@ -77,13 +83,28 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     Ok(())
 }
 
-type Messages = mpsc::Receiver<anyhow::Result<String>>;
+type Messages = mpsc::Receiver<Line>;
 
-/// A million lines at the memory of a few: the channel is bounded, and so is a line.
+/// A message that was read, or why there is none; with its share of what may be read ahead.
+struct Line {
+    message: anyhow::Result<String>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Line {
+    async fn new(message: anyhow::Result<String>, room: &Arc<Semaphore>) -> Self {
+        let bytes = message.as_ref().map_or(0, String::len).min(READ_AHEAD_BYTES);
+        let room = room.clone().acquire_many_owned(bytes as u32).await;
+        Self { message, _room: room.expect("the semaphore is never closed") }
+    }
+}
+
+/// A million lines at the memory of a few.
 async fn read_lines(
     input: impl AsyncRead + Unpin,
     max_bytes: usize,
-    sender: mpsc::Sender<anyhow::Result<String>>,
+    room: Arc<Semaphore>,
+    sender: mpsc::Sender<Line>,
 ) {
     let mut input = BufReader::with_capacity(64 << 10, input);
     let mut line = Vec::new();
@@ -95,10 +116,11 @@ async fn read_lines(
             Ok(_) => {
                 let text = line.trim_ascii();
                 match std::str::from_utf8(text) {
-                    Ok("") => continue,
-                    _ if text.len() > max_bytes => {
+                    // What is cut isn't the end of the line.
+                    _ if line.len() > max_bytes && !line.ends_with(b"\n") => {
                         Err(anyhow!("line {number} is longer than {max_bytes} bytes (--max-payload-bytes)"))
                     }
+                    Ok("") => continue,
                     Ok(text) if tablecast_protocol::is_json(text) => Ok(text.to_owned()),
                     _ => Err(anyhow!("line {number} is not JSON; the lines before it were published")),
                 }
@@ -106,10 +128,30 @@ async fn read_lines(
             Err(error) => Err(anyhow!(error).context("standard input")),
         };
         let last = message.is_err();
-        if sender.send(message).await.is_err() || last {
+        if sender.send(Line::new(message, &room).await).await.is_err() || last {
             return;
         }
     }
+}
+
+/// What is there, without a wait for more: messages, and what is wrong with the one behind them.
+/// None at the end.
+async fn next_batch(messages: &mut Messages) -> Option<(Vec<String>, Option<anyhow::Error>)> {
+    let mut payloads = Vec::new();
+    let mut bytes = 0;
+    let mut next = Some(messages.recv().await?);
+    while let Some(line) = next {
+        match line.message {
+            Ok(payload) => {
+                bytes += payload.len();
+                payloads.push(payload);
+            }
+            Err(error) => return Some((payloads, Some(error))),
+        }
+        let full = payloads.len() >= BATCH || bytes >= BATCH_BYTES;
+        next = if full { None } else { messages.try_recv().ok() };
+    }
+    Some((payloads, None))
 }
 
 async fn publish_into_database(
@@ -134,9 +176,8 @@ async fn publish_into_database(
         anyhow::Ok(())
     };
     let mut failure = None;
-    let mut batch = Vec::new();
-    while failure.is_none() && messages.recv_many(&mut batch, BATCH).await > 0 {
-        let (payloads, error) = split(&mut batch);
+    while failure.is_none() {
+        let Some((payloads, error)) = next_batch(&mut messages).await else { break };
         failure = error;
         let outgoing = |payload: String| Outgoing { stream: stream.clone(), payload };
         let count = payloads.len();
@@ -167,7 +208,10 @@ impl Remote {
         // The server joins its own prefix.
         let stream = Prefix::default().stream(name).with_context(|| format!("stream {name:?}"))?;
         let base = url.trim_end_matches('/').trim_end_matches("/broadcast");
-        let uri = format!("{base}/broadcast").parse().with_context(|| format!("--url {url}"))?;
+        let uri: Uri = format!("{base}/broadcast").parse().with_context(|| format!("--url {url}"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            bail!("--url {url}: it begins with http:// or https://");
+        }
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider())?
             .https_or_http()
@@ -178,9 +222,7 @@ impl Remote {
 
     async fn publish(&self, mut messages: Messages) -> anyhow::Result<()> {
         let progress = progress();
-        let mut batch = Vec::new();
-        while messages.recv_many(&mut batch, BATCH).await > 0 {
-            let (payloads, failure) = split(&mut batch);
+        while let Some((payloads, failure)) = next_batch(&mut messages).await {
             if !payloads.is_empty() {
                 self.post(&payloads).await?;
                 progress.inc(payloads.len() as u64);
@@ -234,18 +276,6 @@ impl Remote {
             pause = (2 * pause).min(Duration::from_secs(5));
         }
     }
-}
-
-/// The messages up to the first that is none, and what is wrong with that.
-fn split(batch: &mut Vec<anyhow::Result<String>>) -> (Vec<String>, Option<anyhow::Error>) {
-    let mut payloads = Vec::with_capacity(batch.len());
-    for message in batch.drain(..) {
-        match message {
-            Ok(payload) => payloads.push(payload),
-            Err(error) => return (payloads, Some(error)),
-        }
-    }
-    (payloads, None)
 }
 
 /// On a terminal, how many have been published.

@@ -42,8 +42,7 @@ pub async fn run(_matches: &ArgMatches, mut values: Values, log: LogFormat) -> O
             LogFormat::Json => tracing::info!("{line}"),
         }
     }
-    server.run(stop_signal()?).await;
-    Ok(())
+    Ok(server.run(stop_signal()?).await?)
 }
 
 /// SIGTERM or SIGINT; the second one doesn't wait for anybody.

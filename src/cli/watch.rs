@@ -67,6 +67,9 @@ const UNREACHABLE: u8 = 4;
 /// The server pings each three seconds.
 const SILENCE: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For all subscriptions to be answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 pub async fn run(matches: &ArgMatches, values: Values) -> Outcome {
@@ -80,13 +83,17 @@ pub async fn run(matches: &ArgMatches, values: Values) -> Outcome {
     let mut left = matches.get_one::<u64>("count").copied().unwrap_or(u64::MAX);
     let started = Instant::now();
     let mut connected_once = false;
-    let mut pause = Duration::from_millis(250);
+    let mut pause = FIRST_PAUSE;
     loop {
         let lost = match timeout(HANDSHAKE_TIMEOUT, connect_async(request.clone())).await {
             Ok(Ok((socket, _))) => {
-                connected_once = true;
-                pause = Duration::from_millis(250);
-                match listen(socket, &subjects, &mut left).await? {
+                let mut confirmed = false;
+                let ended = listen(socket, &subjects, &mut left, &mut confirmed).await?;
+                if confirmed {
+                    // Only now is the server one to come back to at once.
+                    (connected_once, pause) = (true, FIRST_PAUSE);
+                }
+                match ended {
                     Ended::Enough => return Ok(()),
                     Ended::Refused(why) => {
                         eprintln!("tablecast: {why}");
@@ -180,9 +187,14 @@ async fn listen(
     mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     subjects: &Subjects,
     left: &mut u64,
+    confirmed: &mut bool,
 ) -> anyhow::Result<Ended> {
+    let opened = Instant::now();
     let mut unanswered: HashSet<&str> = subjects.0.keys().map(String::as_str).collect();
     loop {
+        if !unanswered.is_empty() && opened.elapsed() > ANSWER_TIMEOUT {
+            return Ok(Ended::Lost("the server does not answer a subscription".into()));
+        }
         let text = match timeout(SILENCE, socket.next()).await {
             Ok(Some(Ok(Message::Text(text)))) => text,
             Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => {
@@ -203,11 +215,12 @@ async fn listen(
             }
             (Some("confirm_subscription"), Some(identifier)) => {
                 unanswered.remove(identifier.as_str());
-                if unanswered.is_empty() {
+                *confirmed |= unanswered.is_empty();
+                if *confirmed {
                     tracing::info!("subscribed");
                 }
             }
-            (Some("reject_subscription"), Some(identifier)) => {
+            (Some("reject_subscription"), Some(identifier)) if subjects.0.contains_key(&identifier) => {
                 return Ok(Ended::Refused(format!("the subscription {identifier} was rejected")));
             }
             (Some("disconnect"), _) => {

@@ -135,6 +135,7 @@ impl Config {
             public_publish,
             connection: connection::Limits {
                 max_subscriptions: values.parse("max-subscriptions", positive),
+                max_identifier_bytes: values.parse("max-identifier-bytes", bytes),
                 max_command_bytes: values.parse("max-command-bytes", bytes),
                 send_buffer_bytes: values.parse("send-buffer-bytes", bytes),
                 rate_limit: values.parse("rate-limit", positive),
@@ -194,9 +195,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| "the name has no address".into())
 }
 
+/// What can be added to a clock's time anywhere.
+const LONGEST_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("it is a time such as 100ms, 10s or 1d ({error})"))
+    let time = humantime::parse_duration(text)
+        .map_err(|error| format!("it is a time such as 100ms, 10s or 1d ({error})"))?;
+    if time <= LONGEST_TIME { Ok(time) } else { Err("it is at most ten years".into()) }
 }
 
 fn bytes(text: &str) -> Result<usize, String> {

@@ -252,6 +252,14 @@ pub static SETTINGS: &[Setting] = &[
         help: "Subscriptions of a connection; more are rejected",
     },
     Setting {
+        key: "max-identifier-bytes",
+        env: &["TABLECAST_MAX_IDENTIFIER_BYTES"],
+        default: Some("4KiB"),
+        kind: Kind::Value("SIZE"),
+        group: Group::Limits,
+        help: "The longest identifier of a subscription; longer ones are rejected",
+    },
+    Setting {
         key: "max-command-bytes",
         env: &["TABLECAST_MAX_COMMAND_BYTES"],
         default: Some("64KiB"),
@@ -265,7 +273,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("100"),
         kind: Kind::Value("NUMBER"),
         group: Group::Limits,
-        help: "Commands a second of a connection; more end it with reconnect true (rate_limit)",
+        help: "Commands and pings a second of a connection; more end it with reconnect true (rate_limit)",
     },
     Setting {
         key: "rate-burst",
@@ -281,7 +289,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1MiB"),
         kind: Kind::Value("SIZE"),
         group: Group::Limits,
-        help: "What may wait for a slow client; more ends the connection with reconnect true (slow_consumer)",
+        help: "What may wait for a slow client, though one message always fits where less than half of it waits; more ends the connection with reconnect true (slow_consumer)",
     },
     Setting {
         key: "drain-timeout",

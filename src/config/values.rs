@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::env::VarError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -48,31 +49,37 @@ impl Values {
     pub fn gather(flags: &ArgMatches) -> Self {
         let mut values = Self::default();
         let flag = flags.try_get_one::<String>("config").ok().flatten();
-        let path = flag.cloned().or_else(|| environment("TABLECAST_CONFIG"));
+        let path = flag.cloned().or_else(|| values.noted(environment("TABLECAST_CONFIG")));
         let file = match path {
             Some(path) => values.read_file(Path::new(&path)),
             None if Path::new(DEFAULT_FILE).exists() => values.read_file(Path::new(DEFAULT_FILE)),
             None => HashMap::new(),
         };
-        let Self { rules, errors, .. } = values;
-        let gathered = Self::collect(flags, &file, environment);
-        Self { rules, errors, ..gathered }
+        values.collect(flags, &file, environment);
+        values
+    }
+
+    fn noted<T>(&mut self, result: Result<Option<T>, String>) -> Option<T> {
+        result.unwrap_or_else(|error| {
+            self.errors.push(error);
+            None
+        })
     }
 
     fn collect(
+        &mut self,
         flags: &ArgMatches,
         file: &FileSettings,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Self {
-        let mut given = HashMap::new();
+        environment: impl Fn(&str) -> Result<Option<String>, String>,
+    ) {
         for setting in SETTINGS {
             let from_flag = || {
                 let known = flags.try_contains_id(setting.key).unwrap_or(false);
                 let texts = if known { flags.get_many::<String>(setting.key)? } else { return None };
                 Some(Given { texts: texts.cloned().collect(), origin: Origin::Flag })
             };
-            let from_environment = || {
-                let found = setting.env.iter().find_map(|name| Some((name, environment(name)?)));
+            let mut from_environment = || {
+                let found = setting.env.iter().find_map(|name| Some((name, self.noted(environment(name))?)));
                 found.map(|(name, text)| Given { texts: vec![text], origin: Origin::Environment(name) })
             };
             let from_file = || {
@@ -81,18 +88,18 @@ impl Values {
             };
             let from_default =
                 || Some(Given { texts: vec![setting.default?.to_owned()], origin: Origin::Default });
-            if let Some(found) =
-                from_flag().or_else(from_environment).or_else(from_file).or_else(from_default)
-            {
-                given.insert(setting.key, found);
+            let found = from_flag().or_else(&mut from_environment).or_else(from_file).or_else(from_default);
+            if let Some(found) = found {
+                self.given.insert(setting.key, found);
             }
         }
-        Self { given, ..Self::default() }
     }
 
     /// Flag, else default: for what must run the same wherever it is started.
     pub fn isolated(flags: &ArgMatches) -> Self {
-        Self::collect(flags, &HashMap::new(), |_| None)
+        let mut values = Self::default();
+        values.collect(flags, &HashMap::new(), |_| Ok(None));
+        values
     }
 
     /// A setting that has a default. Where it is wrong, that is noted and something else given
@@ -161,7 +168,10 @@ impl Values {
         let table: toml::Table = match toml::from_str(&text) {
             Ok(table) => table,
             Err(error) => {
-                self.errors.push(format!("{shown}: {error}"));
+                // Without the line itself, which may hold a secret.
+                let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+                let line = before.matches('\n').count() + 1;
+                self.errors.push(format!("{shown}, line {line}: {}", error.message()));
                 return settings;
             }
         };
@@ -204,8 +214,13 @@ impl Given {
 const DEFAULT_FILE: &str = "tablecast.toml";
 
 /// An empty variable counts as none.
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|text| !text.is_empty())
+fn environment(name: &str) -> Result<Option<String>, String> {
+    match std::env::var(name) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
+    }
 }
 
 fn find(key: &str) -> &'static Setting {

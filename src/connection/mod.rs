@@ -30,9 +30,9 @@ use tokio::time::timeout;
 pub use live::Connections;
 
 use crate::channels::Channels;
-use crate::hub::{Closing, Hub, Outbox};
+use crate::hub::{Closing, Flushed, Hub, Outbox};
 use crate::telemetry::metrics;
-use reader::{End, Reader};
+use reader::{End, Incoming, Reader};
 use session::Session;
 
 /// How long a connection may take over its end.
@@ -42,6 +42,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub max_subscriptions: usize,
+    pub max_identifier_bytes: usize,
     pub max_command_bytes: usize,
     pub send_buffer_bytes: usize,
     /// Commands a second, and how many at once.
@@ -74,15 +75,24 @@ where
     let end = tokio::select! {
         biased;
         _ = poll_fn(|cx| outbox.poll_closing(cx)) => None,
+        // Writing first: a client that never stops sending would use up the task's turn.
+        flushed = poll_fn(|cx| outbox.poll_flush(&mut writing, cx)) => match flushed {
+            Ok(Flushed::Closed(_)) => None,
+            Err(_) => Some(End::Gone),
+        },
         end = async {
             loop {
                 match reader.next().await {
-                    Ok(text) => session.command(&text),
-                    Err(end) => return end,
+                    Ok(Incoming::Command(text)) => session.command(&text),
+                    Ok(Incoming::Control) => session.control(),
+                    Err(end) => break Some(end),
+                }
+                // Whoever has just ended it, this client included: nothing more is carried out.
+                if outbox.is_closing() {
+                    break None;
                 }
             }
-        } => Some(end),
-        _ = poll_fn(|cx| outbox.poll_flush(&mut writing, cx)) => Some(End::Gone),
+        } => end,
     };
     // Nothing is delivered to who is leaving.
     drop(session);
@@ -108,13 +118,13 @@ where
         if end == Some(End::Closed) {
             return writing.shutdown().await;
         }
-        // Until its Close, or its end: closing a socket with unread bytes would take back
-        // what was just sent.
-        if end.is_some() {
-            writing.shutdown().await?;
+        if end.is_none() {
+            reader.until_closed().await;
         }
-        reader.until_the_end().await;
-        writing.shutdown().await
+        // Closing a socket with unread bytes would take back what was just sent.
+        writing.shutdown().await?;
+        reader.until_gone().await;
+        Ok(())
     })
     .await;
 }

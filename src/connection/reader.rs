@@ -21,6 +21,14 @@ pub struct Reader<R> {
     wire: Wire,
 }
 
+/// What a client sent.
+#[derive(Debug)]
+pub enum Incoming {
+    Command(String),
+    /// A ping, a pong, or a Close. It is answered already, and counts against the rate.
+    Control,
+}
+
 /// Why there is no more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -49,17 +57,19 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { io, context, wire: Wire { unread: early, outbox } }
     }
 
-    /// The next command's text. Cancel-safe.
+    /// The next command's text, or that there was a control frame. Cancel-safe.
     ///
     /// A binary message that is UTF-8 counts as text: Rails takes one so, or not, depending
     /// on its websocket-driver.
-    pub async fn next(&mut self) -> Result<String, End> {
+    pub async fn next(&mut self) -> Result<Incoming, End> {
         loop {
             match self.context.read(&mut self.wire) {
-                Ok(Message::Text(text)) => return Ok(text.as_str().to_owned()),
-                Ok(Message::Binary(bytes)) => return Ok(String::from_utf8(bytes.into()).unwrap_or_default()),
+                Ok(Message::Text(text)) => return Ok(Incoming::Command(text.as_str().to_owned())),
+                Ok(Message::Binary(bytes)) => {
+                    return Ok(Incoming::Command(String::from_utf8(bytes.into()).unwrap_or_default()));
+                }
                 // The answer to a ping or a Close goes out with the next read.
-                Ok(_) => {}
+                Ok(_) => return Ok(Incoming::Control),
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wire.unread = self.chunk().await.map_err(|_| End::Gone)?;
                     if self.wire.unread.is_empty() {
@@ -75,9 +85,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Reads on and ignores what comes.
-    pub async fn until_the_end(&mut self) {
+    /// Waits for the client's answer to a Close, and ignores what else comes.
+    pub async fn until_closed(&mut self) {
         while self.next().await.is_ok() {}
+    }
+
+    /// Takes no more apart, and waits for the socket's end.
+    pub async fn until_gone(&mut self) {
         while self.chunk().await.is_ok_and(|chunk| !chunk.is_empty()) {}
     }
 

@@ -29,10 +29,7 @@ impl Session {
 
     /// Carries out one command. What can't be read is counted and ignored.
     pub fn command(&mut self, text: &str) {
-        if !self.bucket.take() {
-            metrics().refused("rate_limit");
-            tracing::debug!("a client sent commands faster than --rate-limit and was disconnected");
-            self.outbox.close(Closing::Disconnect(DisconnectReason::RateLimit));
+        if !self.within_rate() {
             return;
         }
         match Command::parse(text) {
@@ -50,6 +47,21 @@ impl Session {
                 tracing::debug!(%error, "a client's command was ignored");
             }
         }
+    }
+
+    /// Counts a control frame: one costs as much as a command, and is answered.
+    pub fn control(&mut self) {
+        self.within_rate();
+    }
+
+    fn within_rate(&mut self) -> bool {
+        let within = self.bucket.take();
+        if !within {
+            metrics().refused("rate_limit");
+            tracing::debug!("a client sent more than --rate-limit and was disconnected");
+            self.outbox.close(Closing::Disconnect(DisconnectReason::RateLimit));
+        }
+        within
     }
 
     fn subscribe(&mut self, raw: &str) {
@@ -71,6 +83,9 @@ impl Session {
                 return;
             }
         };
+        if raw.len() > self.context.limits.max_identifier_bytes {
+            return self.reject(raw, Refusal::TooLong);
+        }
         let stream = match self.context.channels.resolve(&identifier) {
             Ok(stream) => stream,
             Err(refusal) => return self.reject(raw, refusal),

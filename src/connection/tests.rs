@@ -17,6 +17,7 @@ use tablecast_protocol::DisconnectReason;
 
 const LIMITS: Limits = Limits {
     max_subscriptions: 10,
+    max_identifier_bytes: 1 << 12,
     max_command_bytes: 1 << 16,
     send_buffer_bytes: 1 << 16,
     rate_limit: 1000,
@@ -42,7 +43,7 @@ fn fixture() -> Fixture {
     let (writer, source) = memory();
     let connections = context.connections.clone();
     let new_history = move || connections.disconnect_all(DisconnectReason::NewHistory);
-    tokio::spawn(follow(source, context.hub.clone(), new_history));
+    tokio::spawn(follow(source, context.hub.clone(), LIMITS.send_buffer_bytes / 4, new_history));
     Fixture { context, writer }
 }
 

@@ -8,7 +8,7 @@ use axum::http::header::{
     CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
 use tablecast_protocol::Offer;
@@ -23,7 +23,8 @@ use crate::telemetry::metrics;
 
 pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Response {
     let headers = request.headers();
-    if request.method() != Method::GET || !asks_for_websocket(headers) {
+    let is_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
+    if !is_get || !asks_for_websocket(headers) {
         return not_found();
     }
     if !app.origins.allows(headers) {

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
-use axum::http::HeaderMap;
 use axum::http::header::HOST;
+use axum::http::{HeaderMap, Uri};
 
 use super::origins::matches_by_label;
 
@@ -22,9 +22,16 @@ impl Hosts {
         Self(patterns.to_vec())
     }
 
-    pub fn check(&self, headers: &HeaderMap, is_loopback: bool) -> Result<(), ForeignHost> {
+    /// All hosts that a request names: one header, and what an absolute URI has before its path.
+    pub fn check(&self, headers: &HeaderMap, uri: &Uri, is_loopback: bool) -> Result<(), ForeignHost> {
+        let mut named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or("?"));
+        let header = named.next().unwrap_or_default();
+        let authority = uri.authority().map(|authority| authority.as_str());
+        named.chain(authority).chain([header]).try_for_each(|host| self.check_name(host, is_loopback))
+    }
+
+    fn check_name(&self, host: &str, is_loopback: bool) -> Result<(), ForeignHost> {
         let any = self.0.is_empty() && !is_loopback;
-        let host = headers.get(HOST).map(|host| host.to_str().unwrap_or("?")).unwrap_or_default();
         let name = without_port(host);
         if any
             || (is_loopback && is_loopback_name(name))
@@ -61,7 +68,7 @@ mod tests {
     fn allows(patterns: &[&str], is_loopback: bool, host: &str) -> bool {
         let patterns: Vec<_> = patterns.iter().map(|text| (*text).to_owned()).collect();
         let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
-        Hosts::new(&patterns).check(&headers, is_loopback).is_ok()
+        Hosts::new(&patterns).check(&headers, &Uri::from_static("/"), is_loopback).is_ok()
     }
 
     #[test]

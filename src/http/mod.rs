@@ -97,7 +97,7 @@ fn finish(routes: Router<Arc<App>>, app: &Arc<App>, is_loopback: bool) -> Router
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let hosts = hosts.clone();
             async move {
-                match hosts.hosts.check(request.headers(), is_loopback) {
+                match hosts.hosts.check(request.headers(), request.uri(), is_loopback) {
                     Ok(()) => next.run(request).await,
                     Err(foreign) => {
                         metrics().refused("host");

@@ -23,13 +23,16 @@ mod outbox;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use slab::Slab;
 use tablecast_protocol::{Frame, MessageHead};
 
-pub use outbox::{Closing, Flushed, Outbox, SubscriptionId};
+use tokio::time::{Instant, sleep};
+
+pub use outbox::{Backlog, Closing, Flushed, Outbox, SubscriptionId};
 
 use crate::bus::{Batch, Message, Source};
 use crate::stream::Stream;
@@ -127,9 +130,11 @@ impl Hub {
         id
     }
 
-    /// Puts messages into the outboxes of all who listen, in their order.
-    pub fn publish(&self, messages: &[Message]) {
+    /// Puts messages into the outboxes of all who listen, in their order. Gives back the
+    /// outboxes in which much waits now.
+    pub fn publish(&self, messages: &[Message]) -> Vec<Arc<Outbox>> {
         let (mut queued, mut slow) = (0, 0);
+        let mut behind = Vec::new();
         for run in messages.chunk_by(|a, b| a.stream == b.stream) {
             let Some(subscribers) = self.streams.get(&run[0].stream).map(|entry| Arc::clone(&entry)) else {
                 continue;
@@ -138,16 +143,20 @@ impl Hub {
                 let frames: Vec<Frame> =
                     run.iter().map(|message| Frame::message(&group.head, &message.payload)).collect();
                 for (_, member) in &group.members {
-                    if member.outbox.push_all(&frames, member.id) {
-                        queued += frames.len() as u64;
-                    } else {
+                    let Some(backlog) = member.outbox.push_all(&frames, member.id) else {
                         slow += frames.len() as u64;
+                        continue;
+                    };
+                    queued += frames.len() as u64;
+                    if backlog != Backlog::Little {
+                        behind.push(member.outbox.clone());
                     }
                 }
             }
         }
         metrics().deliveries_queued.increment(queued);
         metrics().deliveries_slow.increment(slow);
+        behind
     }
 
     #[cfg(test)]
@@ -163,13 +172,65 @@ impl Hub {
 
 /// Publishes what a source yields, for ever. `new_history` hears where clients hold what
 /// may never have happened.
-pub async fn follow(mut source: impl Source, hub: Arc<Hub>, new_history: impl Fn()) {
+///
+/// A large batch is published in pieces, each of which the connections get the time to write.
+/// Otherwise a burst would fill the outbox of a client that reads as fast as it can.
+pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, new_history: impl Fn()) {
     loop {
         match source.next().await {
-            Batch::Released(messages) => hub.publish(&messages),
+            Batch::Released(messages) => {
+                for piece in pieces(&messages, piece_bytes) {
+                    let behind = hub.publish(piece);
+                    // A client that is behind a small piece is behind for other reasons.
+                    if bytes(piece) > piece_bytes / 2 {
+                        give_time(behind).await;
+                    }
+                }
+            }
             Batch::NewHistory => new_history(),
         }
     }
+}
+
+/// For clients' sockets to take what they were offered. A slow client is out of the queue's
+/// room after a few pieces, so it can't keep the others waiting for longer than those.
+const CLIENTS_TIME: Duration = Duration::from_millis(20);
+
+/// Waits until the connections have written what they can.
+async fn give_time(mut behind: Vec<Arc<Outbox>>) {
+    let started = Instant::now();
+    loop {
+        let clients_time_is_over = started.elapsed() >= CLIENTS_TIME;
+        behind.retain(|outbox| match outbox.backlog() {
+            Backlog::Little => false,
+            Backlog::Client => !clients_time_is_over,
+            Backlog::Server => true,
+        });
+        if behind.is_empty() {
+            return;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Runs of messages of about so many bytes.
+fn pieces(messages: &[Message], piece_bytes: usize) -> impl Iterator<Item = &[Message]> {
+    let mut rest = messages;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let count = rest.iter().take_while(|message| {
+            let fits = sum < piece_bytes;
+            sum += message.payload.len();
+            fits
+        });
+        let (piece, later) = rest.split_at(count.count());
+        rest = later;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+fn bytes(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.payload.len()).sum()
 }
 
 #[cfg(test)]
@@ -276,7 +337,7 @@ mod tests {
         let _subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
         let (writer, source) = memory();
 
-        tokio::spawn(follow(source, hub.clone(), || {}));
+        tokio::spawn(follow(source, hub.clone(), 1 << 16, || {}));
         writer.release(&s, &["1", "2"]);
         writer.release(&s, &["3"]);
 

@@ -11,7 +11,8 @@ use tokio::io::AsyncWrite;
 ///
 /// It is bounded in bytes. A push that doesn't fit is the last: the client reads more
 /// slowly than its streams flow, and is asked to come back. What waits is exactly what is
-/// in here; there is no second buffer before the socket.
+/// in here; there is no second buffer before the socket. Where less than half of the bound
+/// waits one message of any size fits, or the largest could never be delivered.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -25,10 +26,16 @@ pub struct SubscriptionId(pub u32);
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Queued>,
-    /// Bytes that wait, without those of the first frame that were written.
+    /// Bytes of these frames, without those of the first that were written.
     bytes: usize,
     /// How much of the first frame was written.
     written: usize,
+    /// Bytes that are out for a system call; `written` is about the first of those then.
+    out: usize,
+    /// The queue was given up while those were out: they don't come back.
+    out_given_up: bool,
+    /// The socket took less than it was offered.
+    blocked: bool,
     closing: Option<Closing>,
     /// Waits for something to write.
     writer: Option<Waker>,
@@ -51,6 +58,16 @@ pub enum Closing {
     Violation(CloseCode),
     /// The client wants to go.
     Client,
+}
+
+/// Whether much waits, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    Little,
+    /// More than half of what may, until the client reads.
+    Client,
+    /// The same, until this process writes.
+    Server,
 }
 
 /// What writing came to.
@@ -81,8 +98,8 @@ impl Outbox {
     }
 
     /// Queues frames of a subscription, all or none: the client's loss is whole, and it
-    /// is told.
-    pub fn push_all(&self, frames: &[Frame], subscription: SubscriptionId) -> bool {
+    /// is told. Says how much waits then; none if they didn't fit.
+    pub fn push_all(&self, frames: &[Frame], subscription: SubscriptionId) -> Option<Backlog> {
         let bytes = frames.iter().map(|frame| frame.as_bytes().len()).sum();
         self.change(|state, max_bytes| {
             let fits = state.admit(bytes, max_bytes);
@@ -91,7 +108,7 @@ impl Outbox {
                     |frame: &Frame| Queued { frame: frame.clone(), subscription: Some(subscription) };
                 state.frames.extend(frames.iter().map(queued));
             }
-            fits
+            fits.then(|| state.backlog(max_bytes))
         })
     }
 
@@ -118,9 +135,18 @@ impl Outbox {
         });
     }
 
+    /// How far behind the client is.
+    pub fn backlog(&self) -> Backlog {
+        self.state.lock().backlog(self.max_bytes)
+    }
+
     /// Accepts no more, and ends with what the reason says. The first reason stays.
     pub fn close(&self, closing: Closing) {
         self.change(|state, _| state.close(closing));
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.state.lock().closing.is_some()
     }
 
     /// Resolves once it was closed, whatever the socket does.
@@ -174,6 +200,7 @@ impl Outbox {
                 _ => 0,
             };
             state.restore(&mut batch[..count], taken);
+            state.blocked = result.is_pending();
             drop(state);
             if ready!(result)? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -198,18 +225,33 @@ impl Outbox {
     #[cfg(test)]
     pub fn drain(&self) -> Vec<Frame> {
         let mut state = self.state.lock();
-        state.bytes = 0;
+        (state.bytes, state.written) = (0, 0);
         state.frames.drain(..).map(|queued| queued.frame).collect()
     }
 }
 
 impl State {
+    fn backlog(&self, max_bytes: usize) -> Backlog {
+        if self.closing.is_some() || self.waiting() <= max_bytes / 2 {
+            Backlog::Little
+        } else if self.blocked {
+            Backlog::Client
+        } else {
+            Backlog::Server
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.bytes + self.out
+    }
+
     /// Accounts for what is to be queued; what doesn't fit closes.
     fn admit(&mut self, bytes: usize, max_bytes: usize) -> bool {
         if self.closing.is_some() {
             return false;
         }
-        if self.bytes + bytes > max_bytes {
+        let waiting = self.waiting();
+        if waiting + bytes > max_bytes && waiting > max_bytes / 2 {
             self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
             return false;
         }
@@ -224,10 +266,12 @@ impl State {
         self.closing = Some(closing);
         if closing == Closing::Disconnect(DisconnectReason::SlowConsumer) {
             // What waits is lost to a client that must start anew, and would stand between
-            // it and being told so.
-            self.frames.truncate(usize::from(self.written > 0));
-            self.bytes =
-                self.frames.iter().map(|queued| queued.frame.as_bytes().len()).sum::<usize>() - self.written;
+            // it and being told so. Only a frame half of which is out must be finished.
+            let half_written = self.written > 0 && self.out == 0;
+            self.frames.truncate(usize::from(half_written));
+            let left: usize = self.frames.iter().map(|queued| queued.frame.as_bytes().len()).sum();
+            self.bytes = if half_written { left - self.written } else { left };
+            self.out_given_up = self.out > 0;
         }
         let mut last = |frame: Frame| {
             self.bytes += frame.as_bytes().len();
@@ -253,29 +297,37 @@ impl State {
             batch[count] = Some(queued);
             count += 1;
         }
+        self.out = bytes - self.written;
+        self.bytes -= self.out;
         count
     }
 
-    /// Moves back what it didn't.
+    /// Moves back what it didn't, unless the queue was given up meanwhile: then only the
+    /// rest of a frame that was begun.
     fn restore(&mut self, batch: &mut [Option<Queued>], taken: usize) {
-        self.bytes -= taken;
-        let mut out = self.written + taken;
-        self.written = 0;
-        let mut done = 0;
-        for queued in batch.iter().flatten() {
+        let given_up = std::mem::take(&mut self.out_given_up);
+        let mut written = self.written + taken;
+        (self.out, self.written) = (0, 0);
+        let mut left = VecDeque::new();
+        for queued in batch.iter_mut().filter_map(Option::take) {
             let length = queued.frame.as_bytes().len();
-            if out < length {
-                self.written = out;
+            if left.is_empty() && written >= length {
+                written -= length;
+                continue;
+            }
+            if left.is_empty() {
+                self.written = std::mem::take(&mut written);
+            }
+            if !given_up || (left.is_empty() && self.written > 0) {
+                left.push_back(queued);
+            } else {
                 break;
             }
-            out -= length;
-            done += 1;
         }
-        for slot in &mut batch[..done] {
-            *slot = None;
-        }
-        for slot in batch[done..].iter_mut().rev() {
-            self.frames.push_front(slot.take().expect("it was taken from the queue"));
+        batch.fill_with(|| None);
+        self.bytes += left.iter().map(|queued| queued.frame.as_bytes().len()).sum::<usize>() - self.written;
+        while let Some(queued) = left.pop_back() {
+            self.frames.push_front(queued);
         }
     }
 }
@@ -299,7 +351,7 @@ mod tests {
     }
 
     fn waiting(outbox: &Outbox) -> usize {
-        outbox.state.lock().bytes
+        outbox.state.lock().waiting()
     }
 
     /// A socket that takes `room` bytes and then nothing until they are read.
@@ -367,6 +419,77 @@ mod tests {
         expected.extend_from_slice(Frame::disconnect(DisconnectReason::SlowConsumer).as_bytes());
         expected.extend_from_slice(Frame::close(CloseCode::Normal, "").as_bytes());
         assert_eq!(reading.await.unwrap(), expected);
+    }
+
+    /// Takes a few bytes at a time, and while it does the hub pushes, some times.
+    struct Interrupted<'a> {
+        outbox: &'a Outbox,
+        takes: usize,
+        pushes: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Interrupted<'_> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            match self.pushes {
+                0 => self.outbox.close(Closing::Client),
+                _ => drop(self.outbox.push(frame("pushed"), Some(SubscriptionId(1)))),
+            }
+            self.pushes = self.pushes.saturating_sub(1);
+            let count = self.takes.min(bytes.len());
+            self.taken.extend_from_slice(&bytes[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_fills_while_it_is_written_ends_with_whole_frames() {
+        let mut slow = 0;
+        for (takes, max_bytes) in (1..40).flat_map(|takes| [12, 20, 30, 50, 100].map(|max| (takes, max))) {
+            let outbox = Outbox::new(max_bytes);
+            let mut socket = Interrupted { outbox: &outbox, takes, pushes: 20, taken: Vec::new() };
+            for text in ["first", "second", "third"] {
+                outbox.push(frame(text), Some(SubscriptionId(1)));
+            }
+
+            let Flushed::Closed(closing) = poll_fn(|cx| outbox.poll_flush(&mut socket, cx)).await.unwrap();
+
+            assert_eq!(waiting(&outbox), 0);
+            let mut text = socket.taken.as_slice();
+            if closing == Closing::Disconnect(DisconnectReason::SlowConsumer) {
+                let mut end = Frame::disconnect(DisconnectReason::SlowConsumer).as_bytes().to_vec();
+                end.extend_from_slice(Frame::close(CloseCode::Normal, "").as_bytes());
+                text = text.strip_suffix(end.as_slice()).expect("the word at the end");
+                slow += 1;
+            }
+            let mut rest = std::str::from_utf8(text).unwrap();
+            while !rest.is_empty() {
+                let whole =
+                    ["first", "second", "third", "pushed"].iter().find_map(|it| rest.strip_prefix(it));
+                rest = whole.unwrap_or_else(|| panic!("{rest:?} is no whole frame"));
+            }
+        }
+        assert!(slow > 20, "both ends were reached: {slow}");
+    }
+
+    #[tokio::test]
+    async fn one_message_of_any_size_fits_where_little_waits() {
+        let outbox = Outbox::new(10);
+        assert!(outbox.push(frame("123"), None));
+        assert!(outbox.push(frame("a large message"), Some(SubscriptionId(1))));
+        assert!(!outbox.push(frame("1"), Some(SubscriptionId(1))));
     }
 
     #[tokio::test]

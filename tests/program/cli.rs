@@ -121,6 +121,26 @@ fn rules_that_say_too_little_or_too_much_are_refused() {
 }
 
 #[test]
+fn what_cannot_be_read_is_an_error_that_shows_no_secret() {
+    let builder = server().config("listen = \"127.0.0.1:0\"\npublish_key = \"s3cr3t-value\n");
+    let output = run(&["check"], &[], builder.folder());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("tablecast.toml, line 2"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("s3cr3t"), "{}", stderr(&output));
+
+    let builder = server();
+    let key = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"k\xff");
+    let output = tablecast()
+        .arg("check")
+        .env("TABLECAST_PUBLISH_KEY", key)
+        .current_dir(builder.folder())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("TABLECAST_PUBLISH_KEY is not UTF-8"), "{}", stderr(&output));
+}
+
+#[test]
 fn publishing_cannot_be_opened_to_the_world_without_a_key() {
     let builder = server();
     let output = run(&["serve", "--public-publish"], &[], builder.folder());
@@ -234,6 +254,46 @@ fn publish_takes_an_argument_or_lines_and_stops_at_what_is_no_json() {
         }
     }
     socket.nothing_else();
+}
+
+#[test]
+fn publish_sends_large_lines_in_requests_that_a_server_takes() {
+    let server = server().open().start();
+    let url = format!("http://{}", server.internal);
+    let mut child = tablecast()
+        .args(["publish", "s", "--url", &url])
+        .current_dir(server.folder())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let line = format!("\"{}\"\n", "x".repeat(100_000));
+    for _ in 0..200 {
+        stdin.write_all(line.as_bytes()).unwrap();
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "200");
+}
+
+#[test]
+fn publish_refuses_a_line_that_is_too_long_whatever_it_holds() {
+    let server = server().start();
+    for line in [format!("\"{}\"", "x".repeat(2 << 20)), format!("1{}2", " ".repeat(2 << 20))] {
+        let mut child = tablecast()
+            .args(["publish", "s"])
+            .current_dir(server.folder())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It may end before all of it is read.
+        let _ = child.stdin.take().unwrap().write_all(line.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("line 1 is longer"), "{}", stderr(&output));
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
 }
 
 #[test]

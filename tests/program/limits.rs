@@ -62,6 +62,100 @@ fn a_client_that_does_not_read_is_disconnected_and_harms_nobody() {
 }
 
 #[test]
+fn the_largest_message_is_delivered() {
+    let server = server().open().start();
+    let mut socket = server.connect();
+    socket.subscribe(&pubsub("s"));
+    let payload = format!("\"{}\"", "x".repeat((1 << 20) - 2));
+
+    for _ in 0..3 {
+        assert_eq!(server.publish(&format!(r#"{{"stream":"s","data":{payload}}}"#)).status, 201);
+        assert_eq!(socket.message(&pubsub("s")), payload);
+    }
+    let larger = format!(r#"{{"stream":"s","data":"{}"}}"#, "x".repeat((1 << 20) - 1));
+    assert!(server.publish(&larger).problem(413).contains("--max-payload-bytes"));
+}
+
+/// Twelve megabytes in one commit, through queues of one.
+#[test]
+fn a_burst_reaches_all_who_read() {
+    let server = server().open().start();
+    let mut sockets: Vec<Socket> = (0..8).map(|_| server.connect()).collect();
+    for socket in &mut sockets {
+        socket.subscribe(&pubsub("s"));
+    }
+    std::thread::scope(|scope| {
+        for socket in &mut sockets {
+            scope.spawn(|| {
+                for n in 0..8000 {
+                    let payload: (usize, String) =
+                        serde_json::from_str(&socket.message(&pubsub("s"))).unwrap();
+                    assert_eq!(payload.0, n);
+                }
+            });
+        }
+        server.sql(
+            "INSERT INTO tablecast_publish (stream, data)
+             WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 7999)
+             SELECT 's', json_array(n, printf('%.1500c', 'x')) FROM n",
+        );
+    });
+}
+
+#[test]
+fn a_stalled_client_does_not_hold_up_a_burst() {
+    let server = server().open().start();
+    let (mut stalled, mut quick) = (server.connect(), server.connect());
+    stalled.subscribe(&pubsub("s"));
+    quick.subscribe(&pubsub("s"));
+    for _ in 0..4 {
+        server.sql(
+            "INSERT INTO tablecast_publish (stream, data)
+             WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 3999)
+             SELECT 's', json_array(n, printf('%.1500c', 'x')) FROM n",
+        );
+        for _ in 0..4000 {
+            quick.message(&pubsub("s"));
+        }
+    }
+    until("the stalled one is gone", || {
+        server.metric(r#"tablecast_connections_closed_total{reason="disconnected"}"#) == 1.0
+    });
+}
+
+#[test]
+fn identifiers_over_the_limit_are_rejected() {
+    let server = server().open().start();
+    let mut socket = server.connect();
+    let identifier = |bytes: usize| {
+        let bare = serde_json::json!({ "channel": "$pubsub", "stream_name": "s", "x": "" }).to_string();
+        serde_json::json!({ "channel": "$pubsub", "stream_name": "s", "x": "x".repeat(bytes - bare.len()) })
+            .to_string()
+    };
+    socket.subscribe(&identifier(4096));
+    socket.rejected(&identifier(4097));
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_identifier_bytes"}"#), 1.0);
+}
+
+#[test]
+fn pings_count_against_the_rate() {
+    let server = server().open().arg("--rate-limit=1").arg("--rate-burst=10").start();
+    let mut socket = server.connect();
+    for _ in 0..12 {
+        socket.send_frame(0x89, true, b"");
+    }
+    let mut pongs = 0;
+    let last = loop {
+        match socket.next() {
+            Frame::Pong(_) => pongs += 1,
+            other => break other,
+        }
+    };
+    assert!((9..=11).contains(&pongs), "{pongs}");
+    assert_eq!(last, Frame::Text(r#"{"type":"disconnect","reason":"rate_limit","reconnect":true}"#.into()));
+}
+
+#[test]
 fn connections_over_the_limit_get_503_and_the_others_stay() {
     let server = server().open().arg("--max-connections=3").start();
     let mut clients: Vec<Socket> = (0..3).map(|_| server.connect()).collect();

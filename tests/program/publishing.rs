@@ -159,6 +159,7 @@ fn what_is_no_message_is_refused_inside_the_insert() {
     refused("'', '1', NULL", "stream is missing");
     refused("'a'||char(0), '1', NULL", "stream holds a NUL character");
     refused("'action_cable/1', '1', NULL", "action_cable/");
+    refused("'staging:action_cable/1', '1', ''", "action_cable/");
     refused("'s', '1', 'a:b'", "prefix holds a colon");
     refused(&format!("'{}', '1', NULL", "x".repeat(1025)), "longer than 1024 bytes");
     refused(&format!("'{}', '1', 'p'", "x".repeat(1023)), "longer than 1024 bytes");
@@ -369,6 +370,20 @@ fn a_message_that_the_database_refuses_does_not_fail_its_neighbours() {
 }
 
 #[test]
+fn rows_that_a_trigger_drops_are_not_answered_as_published() {
+    let server = server().start();
+    server.sql(
+        "CREATE TRIGGER drops BEFORE INSERT ON solid_cable_messages WHEN NEW.payload = CAST('2' AS BLOB)
+         BEGIN SELECT RAISE(IGNORE); END",
+    );
+    let answer =
+        server.publish(r#"[{"stream":"s","data":1},{"stream":"s","data":2},{"stream":"s","data":3}]"#);
+    assert!(answer.problem(422).contains("drops rows"));
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
+    assert_eq!(server.publish(r#"{"stream":"s","data":3}"#).status, 201);
+}
+
+#[test]
 fn a_publish_key_is_asked_for_where_one_is_set() {
     let own = server().arg("--publish-key=s3cret").start();
     // AnyCable derives it: hex HMAC-SHA256(secret, "broadcast-cable").
@@ -423,6 +438,8 @@ fn pages_of_other_sites_and_foreign_hosts_are_refused() {
         request(server.public, "GET", path, &[("Host", "rebound.evil.example")], b"").problem(421);
     }
     assert_eq!(publish(&[("Host", "app.localhost:3000")]).status, 201);
+    publish(&[("Host", "localhost"), ("Host", "evil.example")]).problem(421);
+    request(server.public, "GET", "http://evil.example/health", &[], b"").problem(421);
 
     let listed = server.beside().arg("--allowed-hosts=app.example.com").start();
     assert_eq!(request(listed.public, "GET", "/health", &[("Host", "app.example.com")], b"").status, 200);

@@ -62,6 +62,7 @@ fn rows_that_are_no_messages_are_skipped_counted_and_told_once() {
              VALUES ({channel}, {payload}, '2026-11-24 00:00:00.000000', 7)"
         ));
     };
+    row("zeroblob(3000000)", "'1'");
     for _ in 0..3 {
         row("x'73'", "'not json'"); // s
         row("x'73'", "x'22ff22'");
@@ -76,8 +77,8 @@ fn rows_that_are_no_messages_are_skipped_counted_and_told_once() {
     assert_eq!(socket.message(&pubsub("s")), "1");
     assert_eq!(server.metric(r#"tablecast_rows_total{result="not_json"}"#), 9.0);
     assert_eq!(server.metric(r#"tablecast_rows_total{result="too_large"}"#), 3.0);
-    assert_eq!(server.metric(r#"tablecast_rows_total{result="not_a_name"}"#), 3.0);
-    assert_eq!(server.log().matches("was skipped").count(), 2, "a line for each stream: {}", server.log());
+    assert_eq!(server.metric(r#"tablecast_rows_total{result="not_a_name"}"#), 4.0);
+    assert_eq!(server.log().matches("was skipped").count(), 3, "a line for each stream: {}", server.log());
 }
 
 #[test]
@@ -214,6 +215,61 @@ fn a_table_that_rails_makes_anew_is_another_history() {
     server.publish(r#"{"stream":"s","data":8}"#);
     assert_eq!(socket.message(&pubsub("s")), "7");
     assert_eq!(socket.message(&pubsub("s")), "8");
+}
+
+#[test]
+fn a_sequence_that_was_forgotten_repeats_nothing() {
+    let server = server().open().start();
+    let mut socket = server.connect();
+    socket.subscribe(&pubsub("s"));
+    for n in 0..5 {
+        server.insert("s", &n.to_string());
+        assert_eq!(socket.message(&pubsub("s")), n.to_string());
+    }
+
+    server.sql("DELETE FROM sqlite_sequence");
+    server.insert("s", "5");
+
+    assert_eq!(socket.message(&pubsub("s")), "5");
+}
+
+#[test]
+fn another_file_is_another_history_also_if_it_could_not_be_read_at_first() {
+    let server = server().open().start();
+    let mut socket = server.connect();
+    socket.subscribe(&pubsub("s"));
+    server.insert("s", "1");
+    assert_eq!(socket.message(&pubsub("s")), "1");
+    let table = server.sql("SELECT sql FROM sqlite_master WHERE name = 'solid_cable_messages'");
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(server.folder().join(format!("tablecast.db{suffix}"))).unwrap();
+    }
+
+    server.sql("PRAGMA journal_mode = WAL; CREATE TABLE other (x)");
+    until("it is looked at", || get(server.public, "/ready").body.contains("no such table"));
+    server.sql(&format!(
+        "{table}; WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20)
+         INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)
+         SELECT CAST('s' AS BLOB), CAST(n AS BLOB), '2026-11-24', 0 FROM n"
+    ));
+
+    assert_eq!(socket.text(), r#"{"type":"disconnect","reason":"new_history","reconnect":true}"#);
+}
+
+#[test]
+fn a_linked_file_is_watched_where_it_lies() {
+    let target = server().open().arg("--poll-interval=10m");
+    let folder = target.folder().join("elsewhere");
+    std::fs::create_dir(&folder).unwrap();
+    sqlite3(&folder.join("real.db"), "PRAGMA journal_mode = WAL; CREATE TABLE t (x)");
+    std::os::unix::fs::symlink(folder.join("real.db"), target.database()).unwrap();
+    let server = target.start();
+    let mut socket = server.connect();
+    socket.subscribe(&pubsub("s"));
+    for n in 0..5 {
+        server.insert("s", &n.to_string());
+        assert_eq!(socket.message(&pubsub("s")), n.to_string());
+    }
 }
 
 #[test]

@@ -75,6 +75,21 @@ fn what_is_no_websocket_is_not_found() {
 }
 
 #[test]
+fn an_upgrade_needs_http_1_1() {
+    let server = open_server();
+    let mut stream = std::net::TcpStream::connect(server.public).unwrap();
+    let head = format!(
+        "GET /cable HTTP/1.0\r\nHost: {0}\r\nOrigin: http://{0}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.public
+    );
+    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 404 ") && answer.ends_with("Page not found"), "{answer}");
+}
+
+#[test]
 fn connection_and_upgrade_are_lists_in_any_case() {
     let server = open_server();
     Socket::open(server.public, "/cable", &[("Connection", "keep-alive, UPGRADE"), ("Upgrade", "WebSocket")]);

@@ -83,6 +83,8 @@ fn watch(
     look: Arc<Notify>,
     found: Arc<AtomicBool>,
 ) -> Result<notify::RecommendedWatcher, notify::Error> {
+    // Where the path is a link, `-wal` stands beside what it leads to.
+    let database = database.canonicalize().map_err(notify::Error::io)?;
     let name = database.file_name().unwrap_or_default();
     let of_interest = ["", "-wal", "-journal"].map(|suffix| {
         let mut name: OsString = name.to_owned();

@@ -107,11 +107,13 @@ impl Database {
     }
 
     pub(super) async fn reader(&self) -> Result<Reader, sqlx::Error> {
-        Reader::new(self.open().await?, self)
+        let (connection, file) = self.open_file().await?;
+        Ok(Reader::new(connection, self, file))
     }
 
     pub(super) async fn writer(&self) -> Result<Writer, sqlx::Error> {
-        Writer::new(self.open().await?, self).await
+        let (connection, file) = self.open_file().await?;
+        Writer::new(connection, self, file).await
     }
 
     pub(super) fn changes(&self, own_writes: Arc<tokio::sync::Notify>) -> Result<Changes, SetupError> {
@@ -139,7 +141,20 @@ impl Database {
         self.options().connect().await
     }
 
+    /// A connection, and which file it has: the path must lead to one before and after.
+    async fn open_file(&self) -> Result<(SqliteConnection, FileId), sqlx::Error> {
+        let file = FileId::of(self.path())?;
+        let connection = self.open().await?;
+        if !self.leads_to(file) {
+            return Err(sqlx::Error::Io(std::io::Error::other("the file was replaced while it was opened")));
+        }
+        Ok((connection, file))
+    }
+
     async fn connect(&self) -> Result<SqliteConnection, SetupError> {
+        if !self.path().exists() {
+            return Err(SetupError::NoFile(self.path().to_owned()));
+        }
         self.open().await.map_err(|error| SetupError::from_sqlx(error, self.path()))
     }
 
@@ -225,5 +240,5 @@ pub(super) fn is_locked(error: &sqlx::Error) -> bool {
 
 /// Whether a constraint or a trigger of somebody's making is what failed.
 pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
-    result_code(error) == Some(19)
+    result_code(error) == Some(19) || matches!(error, sqlx::Error::Protocol(_))
 }

@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::{Database, FileId};
+use crate::stream::MAX_CHANNEL_BYTES;
 
 /// The tail's connection: it only reads.
 pub struct Reader {
@@ -43,12 +44,12 @@ const PAGE_ROWS: i64 = 1024;
 const PAGE_BYTES: usize = 4 << 20;
 
 impl Reader {
-    pub(super) fn new(connection: SqliteConnection, database: &Database) -> Result<Self, sqlx::Error> {
+    pub(super) fn new(connection: SqliteConnection, database: &Database, file: FileId) -> Self {
         // Foreign rows give their ids alone, and a payload above the limit is not
         // touched: length and type stand in the row's header.
         let page = format!(
             r#"SELECT id,
-                      CASE WHEN own THEN channel END,
+                      CASE WHEN own THEN substr(channel, 1, {MAX_CHANNEL_BYTES} + 1) END,
                       octet_length(payload),
                       CASE WHEN own AND octet_length(payload) <= ?3 THEN CAST(payload AS BLOB) END
                FROM (SELECT id, CAST(channel AS BLOB) AS channel, payload,
@@ -57,18 +58,18 @@ impl Reader {
                ORDER BY id"#,
             database.0.table
         );
-        let file = FileId::of(database.path())?;
-        Ok(Self { connection, database: database.clone(), file, page: page.into(), data_version: -1 })
+        Self { connection, database: database.clone(), file, page: page.into(), data_version: -1 }
     }
 
-    /// The last id that the table gave out, whether or not its row is still there.
+    /// The last id that the table gave out, whether or not its row is still there. As SQLite
+    /// does it: the next one lies above what it remembers and above all that are there.
     pub async fn last_id(&mut self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar(
-            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = ? COLLATE NOCASE), 0)",
-        )
-        .bind(&self.database.0.table)
-        .fetch_one(&mut self.connection)
-        .await
+        let table = &self.database.0.table;
+        let sql = format!(
+            r#"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ? COLLATE NOCASE), 0),
+                          coalesce((SELECT max(id) FROM "{table}"), 0))"#
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(table).fetch_one(&mut self.connection).await
     }
 
     /// Whether anybody has committed since the last call. It reads no row.
@@ -90,8 +91,8 @@ impl Reader {
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await? {
             let content = content(&row)?;
-            if let Content::Row { payload, .. } = &content {
-                bytes += payload.len();
+            if let Content::Row { channel, payload } = &content {
+                bytes += channel.len() + payload.len();
             }
             page.rows.push((row.try_get(0)?, content));
             page.full = bytes >= PAGE_BYTES || page.rows.len() as i64 == PAGE_ROWS;

@@ -53,6 +53,8 @@ pub enum DefaultPrefix {
 pub enum SetupError {
     #[error("{} is not a SQLite database; name another file or move it away", .0.display())]
     NotADatabase(PathBuf),
+    #[error("there is no file {}: `tablecast migrate` or `tablecast serve` creates it", .0.display())]
+    NoFile(PathBuf),
     #[error("{} can't be written; tablecast publishes, trims and keeps its helpers there: check the permissions of the file and its folder", .0.display())]
     ReadOnly(PathBuf),
     #[error("{} can't be opened; check that its folder exists and may be written", .0.display())]

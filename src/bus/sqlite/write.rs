@@ -28,6 +28,7 @@ impl Writer {
     pub(super) async fn new(
         mut connection: SqliteConnection,
         database: &Database,
+        file: FileId,
     ) -> Result<Self, sqlx::Error> {
         let schema = super::schema::inspect(&mut connection, database)
             .await
@@ -35,7 +36,6 @@ impl Writer {
         let inserts = std::iter::successors(Some(1), |rows| (rows * 2 <= MAX_ROWS).then(|| rows * 2))
             .map(|rows| (rows, insert(&database.0.table, rows, schema.has_updated_at)))
             .collect();
-        let file = FileId::of(database.path())?;
         Ok(Self { connection, database: database.clone(), file, inserts, trimmed_to: Default::default() })
     }
 
@@ -134,6 +134,10 @@ impl Writer {
                 query = query.bind(None::<&[u8]>).bind(None::<&[u8]>).bind(None::<i64>);
             }
             let inserted = query.fetch_all(&mut self.connection).await?;
+            if inserted.len() != rows.len() {
+                // Which of them is gone can't be told, so neither can whose the ids are.
+                return Err(sqlx::Error::Protocol("a trigger on the table drops rows (RAISE IGNORE)".into()));
+            }
             // RETURNING promises no order, but ids are drawn in the order of VALUES.
             let first = ids.len();
             for row in inserted {

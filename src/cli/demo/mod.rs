@@ -97,9 +97,9 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         "workers may POST to http://{}/broadcast; Ctrl-C ends the demo and removes its database",
         server.internal_address()
     );
-    server.run(stopped).await;
+    let served = server.run(stopped).await;
     drop(jobs);
-    Ok(())
+    Ok(served?)
 }
 
 /// Another port, where the usual one is somebody's.
