@@ -117,12 +117,12 @@ impl Server {
         let plain = if info.default_prefix == app.prefix {
             String::new()
         } else {
-            format!(
-                "; a plain INSERT goes to prefix {}, which this server doesn't serve",
-                info.default_prefix
-            )
+            format!("; a plain INSERT goes to {}, which this server doesn't serve", info.default_prefix)
         };
         let mut open = app.context.channels.describe();
+        if open.is_empty() {
+            open.push("no stream (no [[channel]], --public-channel or --public-streams)".into());
+        }
         if app.publish_key.is_none() {
             open.push(format!("publishing at {} without a key", self.internal_address()));
         }
@@ -132,11 +132,6 @@ impl Server {
         if app.origins.is_any() {
             open.push("pages of every origin".into());
         }
-        let open = if open.is_empty() {
-            "nothing: no [[channel]], no --public-streams".into()
-        } else {
-            open.join(", ")
-        };
         [
             format!(
                 "listening on ws://{}{}, for workers and operators on http://{}, {} connections at most",
@@ -145,8 +140,8 @@ impl Server {
                 self.internal_address(),
                 self.limits.max_connections
             ),
-            format!("{}, table {}, prefix {}{plain}", info.database, info.table, app.prefix),
-            format!("open to everybody: {open}"),
+            format!("{}, table {}, {}{plain}", info.database, info.table, app.prefix),
+            format!("open to everybody: {}", open.join(", ")),
         ]
     }
 
@@ -184,7 +179,7 @@ impl Server {
             ended = background.join_next() => fault = Some(Fault(format!("{ended:?}"))),
         }
         let deadline = Instant::now() + drain_timeout;
-        tracing::info!(seconds = drain_timeout.as_secs(), "shutting down");
+        tracing::info!(?drain_timeout, "shutting down");
         app.draining.store(true, Ordering::Release);
         connections.drain(drain_timeout.mul_f64(DRAIN_SHARE)).await;
         app.sockets.close();

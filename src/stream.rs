@@ -127,9 +127,13 @@ impl fmt::Debug for Stream {
     }
 }
 
+/// For people: `prefix staging`, or `no prefix`.
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_deref().unwrap_or("none"))
+        match &self.0 {
+            Some(prefix) => write!(f, "prefix {prefix}"),
+            None => f.write_str("no prefix"),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ SELECT NULL, NULL, NULL WHERE 0;
 
 CREATE TRIGGER tablecast_publish_insert INSTEAD OF INSERT ON tablecast_publish
 BEGIN
-  SELECT RAISE(ABORT, 'tablecast_publish: stream is missing')
+  SELECT RAISE(ABORT, 'tablecast_publish: stream is missing or empty')
   WHERE coalesce(CAST(NEW.stream AS TEXT), '') = '';
   SELECT RAISE(ABORT, 'tablecast_publish: stream holds a NUL character')
   WHERE instr(CAST(NEW.stream AS BLOB), x'00') > 0;

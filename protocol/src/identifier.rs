@@ -14,7 +14,7 @@ pub struct Identifier<'a> {
 
 /// The text isn't a JSON object, so it names no channel.
 #[derive(Debug, thiserror::Error)]
-#[error("identifier is not a JSON object: {0}")]
+#[error("an identifier is a JSON object")]
 pub struct IdentifierError(#[from] serde_json::Error);
 
 impl<'a> Identifier<'a> {

@@ -5,7 +5,7 @@
 //! Solid Cable's `solid_cable_messages` is a log: writers append rows, in
 //! transactions of their own, from any process; readers follow it by id. A row's
 //! `channel` is a stream's name with the prefix in front, its `payload` one JSON
-//! document. Who commits a row needs to know nothing of who reads it.
+//! document. Writers don't need to know the readers.
 //!
 //! # Who runs
 //!

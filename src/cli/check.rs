@@ -11,6 +11,7 @@ pub fn command() -> Command {
         .args(args(&[
             Group::Listeners,
             Group::Database,
+            Group::Following,
             Group::Listening,
             Group::Publishing,
             Group::Limits,
@@ -37,18 +38,21 @@ pub async fn run(mut values: Values) -> Outcome {
         faults.push("SQL can't publish here: run `tablecast migrate`".to_owned());
     } else if schema.default_prefix != config.bus.prefix {
         faults.push(format!(
-            "an INSERT without a prefix goes to prefix {}, and a server with these settings serves prefix {}: \
+            "an INSERT without a prefix goes to {}, and a server with these settings serves {}: \
              `tablecast migrate --default-prefix {:?}` changes that, or workers name the prefix",
             schema.default_prefix,
             config.bus.prefix,
             config.bus.prefix.as_str()
         ));
     } else {
-        println!("an INSERT without a prefix goes to prefix {}", schema.default_prefix);
+        println!("an INSERT without a prefix goes to {}", schema.default_prefix);
     }
     let open = config.channels.describe();
     if open.is_empty() {
-        faults.push("nobody can subscribe to anything: no [[channel]], no --public-streams".to_owned());
+        faults.push(
+            "nobody can subscribe to anything: no [[channel]], --public-channel or --public-streams"
+                .to_owned(),
+        );
     } else {
         println!("open to everybody: {}", open.join(", "));
     }

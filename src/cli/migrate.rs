@@ -55,11 +55,12 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     } else {
         let schema = database.migrate(&default_prefix).await?;
         println!(
-            "{database}: table {} is ready; an INSERT without a prefix goes to prefix {}",
+            "{database}: table {} is ready; an INSERT without a prefix goes to {}",
             config.table, schema.default_prefix
         );
         if !config.prefix.is_none() && config.prefix != schema.default_prefix {
-            println!("(not to {}: --default-prefix {} changes that)", config.prefix, config.prefix);
+            let prefix = config.prefix.as_str();
+            println!("(not to prefix {prefix}: --default-prefix {prefix} changes that)");
         }
     }
     Ok(())

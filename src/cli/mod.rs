@@ -63,6 +63,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Background jobs' progress to browsers: Action Cable over a database table, beside workers in any language")
         .after_help("Without a command it serves. `tablecast serve --help` lists every setting.")
+        .override_usage("tablecast [COMMAND]")
         .subcommand_required(true)
         .arg_required_else_help(false)
         .subcommands([

@@ -58,6 +58,7 @@ const READ_AHEAD_BYTES: usize = 4 << 20;
 const IN_FLIGHT: usize = 4;
 /// How long a server that doesn't take a message is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     let config = BusConfig::resolve(&mut values);
@@ -77,7 +78,7 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         None => drop(tokio::spawn(read_lines(tokio::io::stdin(), config.max_payload_bytes, room, sender))),
     }
     match matches.get_one::<String>("url") {
-        Some(url) => Remote::new(url, name, key)?.publish(messages).await?,
+        Some(url) => Remote::new(url, name, key).map_err(Failure::Usage)?.publish(messages).await?,
         None => publish_into_database(config, name, messages).await?,
     }
     Ok(())
@@ -243,7 +244,7 @@ impl Remote {
         let body = bytes::Bytes::from(format!("[{}]", items.join(",")));
         let key = format!("{:032x}", rand::random::<u128>());
         let started = Instant::now();
-        let mut pause = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
         loop {
             let mut request = Request::builder()
                 .method(Method::POST)
@@ -271,7 +272,12 @@ impl Remote {
             if started.elapsed() >= PATIENCE {
                 return Err(trouble);
             }
-            tracing::warn!(%trouble, "publishing is tried again");
+            if pause == FIRST_PAUSE {
+                tracing::warn!(
+                    reason = format!("{trouble:#}"),
+                    "publishing is tried again, for up to a minute"
+                );
+            }
             sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
             pause = (2 * pause).min(Duration::from_secs(5));
         }

@@ -18,6 +18,7 @@ pub fn command() -> Command {
         .args(args(&[
             Group::Listeners,
             Group::Database,
+            Group::Following,
             Group::Listening,
             Group::Publishing,
             Group::Limits,

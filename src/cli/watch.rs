@@ -221,7 +221,9 @@ async fn listen(
                 }
             }
             (Some("reject_subscription"), Some(identifier)) if subjects.0.contains_key(&identifier) => {
-                return Ok(Ended::Refused(format!("the subscription {identifier} was rejected")));
+                return Ok(Ended::Refused(format!(
+                    "the subscription {identifier} was rejected; does the server have a [[channel]] or --public-streams for it?"
+                )));
             }
             (Some("disconnect"), _) => {
                 let reason = incoming.reason.unwrap_or_default();

@@ -54,7 +54,7 @@ impl LogConfig {
             format: values.parse("log", |text| match text {
                 "text" => Ok(LogFormat::Text),
                 "json" => Ok(LogFormat::Json),
-                _ => Err("it is text or json".into()),
+                _ => Err("it must be text or json".into()),
             }),
             filter: values.parse("log-level", |text| {
                 let parsed = tracing_subscriber::EnvFilter::try_new(text);
@@ -78,21 +78,21 @@ impl BusConfig {
             retention: values
                 .parse("retention", |text| if text == "off" { Ok(None) } else { duration(text).map(Some) }),
             poll_interval: values.parse("poll-interval", |text| match duration(text)? {
-                Duration::ZERO => Err("it is more than nothing".into()),
+                Duration::ZERO => Err("it must be more than nothing".into()),
                 interval => Ok(interval),
             }),
             wake: values.parse("wake", |text| match text {
                 "auto" => Ok(Wake::Auto),
                 "notify" => Ok(Wake::Notify),
                 "poll" => Ok(Wake::Poll),
-                _ => Err("it is notify, poll or auto".into()),
+                _ => Err("it must be notify, poll or auto".into()),
             }),
             max_payload_bytes: values.parse("max-payload-bytes", bytes),
             max_pending_bytes: values.parse("max-pending-bytes", bytes),
             sqlite_synchronous: values.parse("sqlite-synchronous", |text| match text {
                 "normal" => Ok(sqlite::Synchronous::Normal),
                 "full" => Ok(sqlite::Synchronous::Full),
-                _ => Err("it is normal or full".into()),
+                _ => Err("it must be normal or full".into()),
             }),
         }
     }
@@ -125,10 +125,13 @@ impl Config {
                 if good && !taken {
                     Ok(text.to_owned())
                 } else {
-                    Err("it is a path of one's own such as /cable".into())
+                    Err("it must be a path of one's own such as /cable".into())
                 }
             }),
-            allowed_origins: Origins::new(&values.list("allowed-origins")),
+            allowed_origins: Origins::new(&values.list("allowed-origins")).unwrap_or_else(|error| {
+                values.complain(format!("--allowed-origins: {error}"));
+                Origins::new(&[]).expect("none is wrong")
+            }),
             allowed_hosts: Hosts::new(&values.list("allowed-hosts")),
             channels: channels(values, bus.prefix.clone()),
             publish_key,
@@ -171,7 +174,7 @@ fn channels(values: &mut Values, prefix: Prefix) -> Channels {
     for text in values.list("public-channel") {
         let rule = text
             .split_once('=')
-            .ok_or_else(|| "it is NAME=STREAM, such as ProgressChannel=progress:{job_id}".to_owned());
+            .ok_or_else(|| "it must be NAME=STREAM, such as ProgressChannel=progress:{job_id}".to_owned());
         let rule = rule.and_then(|(name, stream)| match stream.parse() {
             Ok(stream) => Ok(Rule { name: name.to_owned(), stream, allow: Allow::Public }),
             Err(error) => Err(error.to_string()),
@@ -191,7 +194,7 @@ fn channels(values: &mut Values, prefix: Prefix) -> Channels {
 fn address(text: &str) -> Result<SocketAddr, String> {
     let mut found = text
         .to_socket_addrs()
-        .map_err(|error| format!("it is an address and a port such as 127.0.0.1:8080 ({error})"))?;
+        .map_err(|error| format!("it must be an address and a port such as 127.0.0.1:8080 ({error})"))?;
     found.next().ok_or_else(|| "the name has no address".into())
 }
 
@@ -200,24 +203,24 @@ const LONGEST_TIME: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 fn duration(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
-        .map_err(|error| format!("it is a time such as 100ms, 10s or 1d ({error})"))?;
-    if time <= LONGEST_TIME { Ok(time) } else { Err("it is at most ten years".into()) }
+        .map_err(|error| format!("it must be a time such as 100ms, 10s or 1d ({error})"))?;
+    if time <= LONGEST_TIME { Ok(time) } else { Err("it must be at most ten years".into()) }
 }
 
 fn bytes(text: &str) -> Result<usize, String> {
     let size: ByteSize =
-        text.parse().map_err(|error| format!("it is a size such as 65536 or 64KiB ({error})"))?;
+        text.parse().map_err(|error| format!("it must be a size such as 65536 or 64KiB ({error})"))?;
     match usize::try_from(size.as_u64()) {
-        Ok(0) | Err(_) => Err("it is more than nothing and less than all memory".into()),
+        Ok(0) | Err(_) => Err("it must be more than nothing and less than all memory".into()),
         Ok(bytes) => Ok(bytes),
     }
 }
 
 fn positive<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
-    let number: u32 = text.replace('_', "").parse().map_err(|_| "it is a number".to_owned())?;
+    let number: u32 = text.replace('_', "").parse().map_err(|_| "it must be a number".to_owned())?;
     match T::try_from(number) {
         Ok(value) if number > 0 => Ok(value),
-        _ => Err("it is a number from 1 on".into()),
+        _ => Err("it must be a number from 1 on".into()),
     }
 }
 
@@ -225,7 +228,7 @@ fn switch(text: &str) -> Result<bool, String> {
     match text {
         "true" | "on" | "yes" | "1" => Ok(true),
         "false" | "off" | "no" | "0" => Ok(false),
-        _ => Err("it is true or false".into()),
+        _ => Err("it must be true or false".into()),
     }
 }
 
@@ -241,7 +244,7 @@ fn table(text: &str) -> Result<String, String> {
     {
         Ok(text.to_owned())
     } else {
-        Err("it is a plain name of at most 63 letters, digits and _, and none of tablecast_* or sqlite_*"
+        Err("it must be a plain name of at most 63 letters, digits and _, and not tablecast_* or sqlite_*"
             .into())
     }
 }

@@ -30,6 +30,7 @@ pub enum Kind {
 pub enum Group {
     Listeners,
     Database,
+    Following,
     Listening,
     Publishing,
     Limits,
@@ -41,6 +42,7 @@ impl Group {
         match self {
             Self::Listeners => "Listeners",
             Self::Database => "Database",
+            Self::Following => "Following the table",
             Self::Listening => "Who may listen",
             Self::Publishing => "Publishing by HTTP",
             Self::Limits => "Limits",
@@ -105,39 +107,7 @@ pub static SETTINGS: &[Setting] = &[
         default: None,
         kind: Kind::Value("PREFIX"),
         group: Group::Database,
-        help: "Serve the streams of this prefix alone, as Rails' channel_prefix does; no colon in it [default: none]",
-    },
-    Setting {
-        key: "owns-table",
-        env: &["TABLECAST_OWNS_TABLE"],
-        default: None,
-        kind: Kind::Switch,
-        group: Group::Database,
-        help: "Without a prefix: trim all rows [default: true where tablecast made the table]",
-    },
-    Setting {
-        key: "retention",
-        env: &["TABLECAST_RETENTION"],
-        default: Some("1d"),
-        kind: Kind::Value("TIME"),
-        group: Group::Database,
-        help: "Rows older than this are trimmed, of one's own prefix alone; off keeps them",
-    },
-    Setting {
-        key: "poll-interval",
-        env: &["TABLECAST_POLL_INTERVAL"],
-        default: Some("100ms"),
-        kind: Kind::Value("TIME"),
-        group: Group::Database,
-        help: "The longest that an idle tail sleeps where nothing wakes it",
-    },
-    Setting {
-        key: "wake",
-        env: &["TABLECAST_WAKE"],
-        default: Some("auto"),
-        kind: Kind::Value("HOW"),
-        group: Group::Database,
-        help: "What wakes the tail: notify (changes of the file), poll, or auto",
+        help: "The prefix of one's streams, as Rails' channel_prefix; a server serves no others. No colon in it [default: none]",
     },
     Setting {
         key: "sqlite-synchronous",
@@ -146,6 +116,38 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Value("HOW"),
         group: Group::Database,
         help: "When an HTTP publish is answered: normal (it outlives a crash of the process) or full (and a power failure)",
+    },
+    Setting {
+        key: "owns-table",
+        env: &["TABLECAST_OWNS_TABLE"],
+        default: None,
+        kind: Kind::Switch,
+        group: Group::Following,
+        help: "Without a prefix: trim all rows [default: true where tablecast made the table]",
+    },
+    Setting {
+        key: "retention",
+        env: &["TABLECAST_RETENTION"],
+        default: Some("1d"),
+        kind: Kind::Value("TIME"),
+        group: Group::Following,
+        help: "Rows older than this are trimmed, of one's own prefix alone; off keeps them",
+    },
+    Setting {
+        key: "poll-interval",
+        env: &["TABLECAST_POLL_INTERVAL"],
+        default: Some("100ms"),
+        kind: Kind::Value("TIME"),
+        group: Group::Following,
+        help: "The longest that an idle tail sleeps where nothing wakes it",
+    },
+    Setting {
+        key: "wake",
+        env: &["TABLECAST_WAKE"],
+        default: Some("auto"),
+        kind: Kind::Value("HOW"),
+        group: Group::Following,
+        help: "What wakes the tail: notify (changes of the file), poll, or auto",
     },
     Setting {
         key: "public-streams",
@@ -296,7 +298,7 @@ pub static SETTINGS: &[Setting] = &[
         env: &["TABLECAST_DRAIN_TIMEOUT"],
         default: Some("10s"),
         kind: Kind::Value("TIME"),
-        group: Group::Operation,
+        group: Group::Limits,
         help: "How long a server that was told to stop may take to say goodbye",
     },
     Setting {
@@ -332,7 +334,11 @@ impl Setting {
     fn arg(&self) -> Arg {
         let default = self.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
         let help = format!("{}{default} [env: {}]", self.help, self.env.join(", "));
-        let arg = Arg::new(self.key).long(self.key).help(help).help_heading(self.group.heading());
+        let arg = Arg::new(self.key)
+            .long(self.key)
+            .help(help)
+            .help_heading(self.group.heading())
+            .allow_negative_numbers(true);
         match self.kind {
             Kind::Value(name) | Kind::Secret(name) => arg.value_name(name),
             Kind::List(name) => arg.value_name(name).action(ArgAction::Append),

@@ -6,6 +6,7 @@ fn values(arguments: &[&str]) -> Values {
     let groups = [
         Group::Listeners,
         Group::Database,
+        Group::Following,
         Group::Listening,
         Group::Publishing,
         Group::Limits,

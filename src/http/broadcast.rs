@@ -1,6 +1,5 @@
 //! `POST /broadcast`: publishing by HTTP.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,8 +123,8 @@ async fn read_body(request: Request<Body>, max: usize) -> Result<Bytes, Problem>
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Item<'a> {
-    #[serde(borrow)]
-    stream: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    stream: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
 }
@@ -174,10 +173,10 @@ fn outgoing(text: &str, pointer: &str, app: &App) -> Result<Outgoing, Problem> {
         let detail = format!("data is {} bytes, more than {max} (--max-payload-bytes)", data.get().len());
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).at(format!("{pointer}/data")));
     }
-    let stream = app
-        .prefix
-        .stream(&stream)
-        .map_err(|error| unprocessable(error.to_string()).at(format!("{pointer}/stream")))?;
+    let at_stream = |detail: String| unprocessable(detail).at(format!("{pointer}/stream"));
+    let stream: String =
+        serde_json::from_str(stream.get()).map_err(|_| at_stream("stream is no text".into()))?;
+    let stream = app.prefix.stream(&stream).map_err(|error| at_stream(error.to_string()))?;
     Ok(Outgoing { stream, payload: data.get().to_owned() })
 }
 

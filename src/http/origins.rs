@@ -12,9 +12,19 @@ pub struct Origins {
     any: bool,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("an origin begins with http:// or https://, and {0:?} doesn't")]
+pub struct OriginError(String);
+
 impl Origins {
-    pub fn new(patterns: &[String]) -> Self {
-        Self { any: patterns.iter().any(|pattern| pattern == "*"), patterns: patterns.to_vec() }
+    pub fn new(patterns: &[String]) -> Result<Self, OriginError> {
+        let schemes = ["http://", "https://"];
+        let is_good =
+            |pattern: &str| pattern == "*" || schemes.iter().any(|scheme| pattern.starts_with(scheme));
+        if let Some(bad) = patterns.iter().find(|pattern| !is_good(pattern)) {
+            return Err(OriginError(bad.clone()));
+        }
+        Ok(Self { any: patterns.iter().any(|pattern| pattern == "*"), patterns: patterns.to_vec() })
     }
 
     pub fn is_any(&self) -> bool {
@@ -83,7 +93,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        Origins::new(&patterns).allows(&headers)
+        Origins::new(&patterns).unwrap().allows(&headers)
     }
 
     #[test]

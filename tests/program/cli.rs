@@ -87,14 +87,14 @@ fn what_is_wrong_with_the_settings_is_told_all_at_once() {
     let error = stderr(&output);
     for part in [
         "unknown setting listn; did you mean listen?",
-        "tablecast.toml: retention \"7\": it is a time such as 100ms",
+        "tablecast.toml: retention \"7\": it must be a time such as 100ms",
         "a { without its }",
-        "--listen \"nowhere\": it is an address and a port",
-        "--wake \"loudly\": it is notify, poll or auto",
-        "--max-subscriptions \"0\": it is a number from 1 on",
-        "--table \"a b\": it is a plain name",
+        "--listen \"nowhere\": it must be an address and a port",
+        "--wake \"loudly\": it must be notify, poll or auto",
+        "--max-subscriptions \"0\": it must be a number from 1 on",
+        "--table \"a b\": it must be a plain name",
         "--channel-prefix \"a:b\": a channel prefix holds no colon",
-        "--poll-interval \"0s\": it is more than nothing",
+        "--poll-interval \"0s\": it must be more than nothing",
         "TABLECAST_DRAIN_TIMEOUT \"soon\"",
         "--internal-listen 0.0.0.0:0 can be reached from elsewhere",
     ] {
@@ -183,6 +183,7 @@ fn help_groups_every_setting_with_its_default_and_variable() {
         "Who may listen:",
         "Publishing by HTTP:",
         "Limits:",
+        "Following the table:",
         "Operation:",
         "--listen <ADDRESS>",
         "[default: 127.0.0.1:8080]",

@@ -27,6 +27,11 @@ fn commands_over_the_rate_end_the_connection_with_leave_to_return() {
     socket.send("{}");
     assert_eq!(socket.text(), r#"{"type":"disconnect","reason":"rate_limit","reconnect":true}"#);
     assert_eq!(socket.next(), Frame::Close(1000, String::new()));
+    // Its answer is waited for, and ends it.
+    assert_eq!(server.metric(r#"tablecast_connections_closed_total{reason="disconnected"}"#), 1.0);
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="rate_limit"}"#), 1.0);
+    socket.close();
+    assert_eq!(socket.next(), Frame::End);
 }
 
 #[test]
@@ -108,16 +113,20 @@ fn a_stalled_client_does_not_hold_up_a_burst() {
     let (mut stalled, mut quick) = (server.connect(), server.connect());
     stalled.subscribe(&pubsub("s"));
     quick.subscribe(&pubsub("s"));
-    for _ in 0..4 {
-        server.sql(
-            "INSERT INTO tablecast_publish (stream, data)
-             WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 3999)
-             SELECT 's', json_array(n, printf('%.1500c', 'x')) FROM n",
-        );
-        for _ in 0..4000 {
-            quick.message(&pubsub("s"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..4 * 4000 {
+                quick.message(&pubsub("s"));
+            }
+        });
+        for _ in 0..4 {
+            server.sql(
+                "INSERT INTO tablecast_publish (stream, data)
+                 WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 3999)
+                 SELECT 's', json_array(n, printf('%.1500c', 'x')) FROM n",
+            );
         }
-    }
+    });
     until("the stalled one is gone", || {
         server.metric(r#"tablecast_connections_closed_total{reason="disconnected"}"#) == 1.0
     });

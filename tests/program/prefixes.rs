@@ -139,7 +139,7 @@ fn the_default_prefix_of_an_insert_is_the_one_that_the_table_was_made_with() {
 fn an_empty_prefix_is_none_and_wins_over_the_default() {
     let staging = server().open().with_prefix("staging").start();
     let bare = staging.beside().open().with_prefix("").start();
-    assert!(bare.said[1].contains("prefix none; a plain INSERT goes to prefix staging"), "{:?}", bare.said);
+    assert!(bare.said[1].contains("no prefix; a plain INSERT goes to prefix staging"), "{:?}", bare.said);
     let mut socket = bare.connect();
     socket.subscribe(&pubsub("s"));
 

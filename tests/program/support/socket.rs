@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
@@ -9,9 +9,10 @@ use super::PATIENCE;
 /// A WebSocket client by hand, so that every byte can be wrong.
 pub struct Socket {
     stream: TcpStream,
+    /// Reads in large pieces, as browsers do.
+    reader: BufReader<TcpStream>,
     /// The answer to the handshake.
     pub head: String,
-    pub frames: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +66,8 @@ impl Socket {
             }
             head.push(byte[0]);
         }
-        Self { stream, head: String::from_utf8(head).unwrap(), frames: 0 }
+        let reader = BufReader::with_capacity(1 << 16, stream.try_clone().unwrap());
+        Self { stream, reader, head: String::from_utf8(head).unwrap() }
     }
 
     /// What follows the head of an answer that isn't 101.
@@ -76,7 +78,7 @@ impl Socket {
             .to_lowercase()
             .split_once("content-length: ")
             .map(|(_, rest)| rest.split("\r\n").next().unwrap().parse::<u64>().unwrap());
-        (&mut self.stream).take(length.unwrap_or(u64::MAX)).read_to_string(&mut body).unwrap();
+        (&mut self.reader).take(length.unwrap_or(u64::MAX)).read_to_string(&mut body).unwrap();
         body
     }
 
@@ -117,7 +119,7 @@ impl Socket {
     /// The next frame, whichever.
     pub fn frame(&mut self) -> Frame {
         let mut header = [0; 2];
-        if self.stream.read_exact(&mut header).is_err() {
+        if self.reader.read_exact(&mut header).is_err() {
             return Frame::End;
         }
         assert_eq!(header[1] & 0x80, 0, "a server masks nothing");
@@ -128,8 +130,7 @@ impl Socket {
             length => u64::from(length),
         };
         let mut payload = vec![0; length as usize];
-        self.stream.read_exact(&mut payload).unwrap();
-        self.frames += 1;
+        self.reader.read_exact(&mut payload).unwrap();
         match header[0] & 0xf {
             1 => Frame::Text(String::from_utf8(payload).unwrap()),
             8 if payload.len() < 2 => Frame::Close(1005, String::new()),
@@ -145,7 +146,7 @@ impl Socket {
 
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.stream.read_exact(&mut bytes).unwrap();
+        self.reader.read_exact(&mut bytes).unwrap();
         bytes
     }
 
