@@ -32,6 +32,7 @@
 //! - An error of the database ends nothing here: sources and the writer try again for
 //!   as long as it takes, and say so in [`Status`].
 
+pub mod gaps;
 mod hash;
 #[cfg(test)]
 pub mod memory;
