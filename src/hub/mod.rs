@@ -220,7 +220,7 @@ fn pieces(messages: &[Message], piece_bytes: usize) -> impl Iterator<Item = &[Me
         let mut sum = 0;
         let count = rest.iter().take_while(|message| {
             let fits = sum < piece_bytes;
-            sum += message.payload.len();
+            sum += size(message);
             fits
         });
         let (piece, later) = rest.split_at(count.count());
@@ -230,7 +230,12 @@ fn pieces(messages: &[Message], piece_bytes: usize) -> impl Iterator<Item = &[Me
 }
 
 fn bytes(messages: &[Message]) -> usize {
-    messages.iter().map(|message| message.payload.len()).sum()
+    messages.iter().map(size).sum()
+}
+
+/// What a message takes in an outbox, with about what its identifier and its place do.
+fn size(message: &Message) -> usize {
+    message.payload.len() + 256
 }
 
 #[cfg(test)]
@@ -329,6 +334,19 @@ mod tests {
             }
             stop.store(true, Ordering::Relaxed);
         });
+    }
+
+    #[test]
+    fn pieces_are_all_messages_in_their_order() {
+        let s = stream("s");
+        let messages: Vec<Message> =
+            [10, 2000, 1, 1, 5000, 700, 700, 700].map(|length| message(&s, &"1".repeat(length))).into();
+
+        let pieces: Vec<&[Message]> = pieces(&messages, 1000).collect();
+
+        assert_eq!(pieces.concat(), messages);
+        assert_eq!(pieces.iter().map(|piece| piece.len()).collect::<Vec<_>>(), [2, 3, 2, 1]);
+        assert_eq!(super::pieces(&[], 1000).count(), 0);
     }
 
     #[tokio::test]
