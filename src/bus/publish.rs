@@ -24,8 +24,25 @@ struct Queued {
 
 struct Reply {
     sender: oneshot::Sender<Result<Vec<i64>, PublishError>>,
-    /// Its place in the queue, until it is answered.
+    _place: Place,
+}
+
+/// A place in the queue, until it is answered.
+struct Place {
     _room: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn new(room: OwnedSemaphorePermit) -> Self {
+        metrics().publishes_pending.increment(1);
+        Self { _room: room }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics().publishes_pending.decrement(1);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,7 +152,7 @@ impl Publisher {
         room: OwnedSemaphorePermit,
     ) -> Result<Answer, PublishError> {
         let (sender, answer) = oneshot::channel();
-        let (request, reply) = (Request { messages, key }, Reply { sender, _room: room });
+        let (request, reply) = (Request { messages, key }, Reply { sender, _place: Place::new(room) });
         self.queue.send(Queued { request, reply }).map_err(|_| PublishError::ShuttingDown)?;
         Ok(answer)
     }

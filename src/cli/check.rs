@@ -8,15 +8,7 @@ use crate::config::{Config, Group, Values, args};
 pub fn command() -> Command {
     Command::new("check")
         .about("Read the settings and the database, and say what is wrong (exit status 1)")
-        .args(args(&[
-            Group::Listeners,
-            Group::Database,
-            Group::Following,
-            Group::Listening,
-            Group::Publishing,
-            Group::Limits,
-            Group::Operation,
-        ]))
+        .args(args(&Group::ALL))
 }
 
 pub async fn run(mut values: Values) -> Outcome {

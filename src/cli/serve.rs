@@ -15,15 +15,7 @@ pub fn command() -> Command {
              A setting is a flag, else an environment variable, else a key of the settings file \
              (poll_interval for --poll-interval), else its default.",
         )
-        .args(args(&[
-            Group::Listeners,
-            Group::Database,
-            Group::Following,
-            Group::Listening,
-            Group::Publishing,
-            Group::Limits,
-            Group::Operation,
-        ]))
+        .args(args(&Group::ALL))
         .arg(
             Arg::new("migrate")
                 .long("migrate")

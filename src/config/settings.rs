@@ -38,6 +38,16 @@ pub enum Group {
 }
 
 impl Group {
+    pub const ALL: [Self; 7] = [
+        Self::Listeners,
+        Self::Database,
+        Self::Following,
+        Self::Listening,
+        Self::Publishing,
+        Self::Limits,
+        Self::Operation,
+    ];
+
     pub fn heading(self) -> &'static str {
         match self {
             Self::Listeners => "Listeners",

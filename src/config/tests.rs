@@ -3,16 +3,7 @@ use clap::Command;
 use super::*;
 
 fn values(arguments: &[&str]) -> Values {
-    let groups = [
-        Group::Listeners,
-        Group::Database,
-        Group::Following,
-        Group::Listening,
-        Group::Publishing,
-        Group::Limits,
-        Group::Operation,
-    ];
-    let command = Command::new("test").no_binary_name(true).args(args(&groups));
+    let command = Command::new("test").no_binary_name(true).args(args(&Group::ALL));
     Values::isolated(&command.get_matches_from(arguments))
 }
 

@@ -14,6 +14,7 @@ pub struct Metrics {
     pub rows_not_json: Counter,
     pub rows_too_large: Counter,
     pub rows_not_a_name: Counter,
+    pub publishes_pending: Gauge,
     pub publishes_committed: Counter,
     pub publishes_replayed: Counter,
     pub publishes_failed: Counter,
@@ -51,6 +52,7 @@ impl Metrics {
         describe_gauge!(SUBSCRIPTIONS, "Confirmed subscriptions");
         describe_gauge!(TAIL_POSITION, "Id of the last row that the tail has read");
         describe_counter!(ROWS, "Rows that the tail has read, by what became of them");
+        describe_gauge!(PENDING, "Publishes by HTTP that wait for the database");
         describe_counter!(PUBLISHES, "Messages published by HTTP, by result");
         describe_counter!(DELIVERIES, "Messages put into connections' queues, or not for want of room");
         describe_counter!(COMMANDS, "Clients' commands, by kind");
@@ -65,6 +67,7 @@ impl Metrics {
             rows_not_json: counter!(ROWS, "result" => "not_json"),
             rows_too_large: counter!(ROWS, "result" => "too_large"),
             rows_not_a_name: counter!(ROWS, "result" => "not_a_name"),
+            publishes_pending: gauge!(PENDING),
             publishes_committed: counter!(PUBLISHES, "result" => "committed"),
             publishes_replayed: counter!(PUBLISHES, "result" => "replayed"),
             publishes_failed: counter!(PUBLISHES, "result" => "failed"),
@@ -91,6 +94,7 @@ const CONNECTIONS: &str = "tablecast_connections";
 const SUBSCRIPTIONS: &str = "tablecast_subscriptions";
 const TAIL_POSITION: &str = "tablecast_tail_position";
 const ROWS: &str = "tablecast_rows_total";
+const PENDING: &str = "tablecast_publishes_pending";
 const PUBLISHES: &str = "tablecast_publishes_total";
 const DELIVERIES: &str = "tablecast_deliveries_total";
 const COMMANDS: &str = "tablecast_commands_total";

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::support::{Server, get, pubsub, python, request, server, sqlite3, sqlite3_shell, try_sqlite3};
+use crate::support::{
+    Server, get, pubsub, python, request, server, sqlite3, sqlite3_shell, try_sqlite3, until,
+};
 
 /// What Solid Cable's listener does in a Rails process: it selects by hash and id, and then
 /// compares the channel. SQL as in `solid_cable/message.rb`.
@@ -352,7 +354,7 @@ fn a_message_that_the_database_refuses_does_not_fail_its_neighbours() {
             let server = &server;
             scope.spawn(move || server.publish(&format!(r#"{{"stream":"s","data":{data}}}"#)))
         });
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        until("all wait", || server.metric("tablecast_publishes_pending") == 6.0);
         writeln!(stdin, "ROLLBACK;").unwrap();
         requests.map(|request| {
             let answer = request.join().unwrap();

@@ -77,8 +77,7 @@ fn publishes_in_hand_are_answered() {
             br#"{"stream":"s","data":1}"#,
         )
     });
-    // It has been accepted once the writer waits for the lock.
-    std::thread::sleep(Duration::from_millis(300));
+    until("it is accepted", || server.metric("tablecast_publishes_pending") == 1.0);
     server.signal("TERM");
     until("it drains", || server.log().contains("shutting down"));
     std::io::Write::write_all(&mut stdin, b"ROLLBACK;\n").unwrap();
@@ -120,7 +119,9 @@ fn what_was_answered_is_in_the_table_after_a_kill() {
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(500));
+        until("much is committed", || {
+            server.metric(r#"tablecast_publishes_total{result="committed"}"#) >= 200.0
+        });
         server.kill();
         stop.store(true, Ordering::Relaxed);
         publishers.into_iter().flat_map(|publisher| publisher.join().unwrap()).collect()
