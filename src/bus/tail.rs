@@ -106,6 +106,7 @@ impl Tail {
         if !reader.changed().await? && !self.more {
             return Ok(None);
         }
+        self.changes.committed();
         // Should reading fail now, the next look must not wait for another change.
         self.more = true;
         let page = reader.page(self.high, &self.lead, self.max_payload_bytes).await?;
@@ -125,7 +126,7 @@ impl Tail {
         let messages: Vec<_> =
             page.rows.into_iter().filter_map(|(id, content)| self.message(id, content)).collect();
         self.advance(last_id);
-        self.changes.found();
+        self.changes.flowed();
         metrics().rows_released.increment(messages.len() as u64);
         Ok(Some(Batch::Released(messages)))
     }

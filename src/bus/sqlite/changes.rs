@@ -16,7 +16,7 @@ use super::{SetupError, Wake};
 const AFTER_REPORT: Duration = Duration::from_millis(50);
 /// The first close looks; later ones come at an eighth of the time that has passed.
 const CLOSE_LOOK: Duration = Duration::from_micros(100);
-/// Close looks that go on although something was found.
+/// Close looks that go on although a commit was found.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Where nothing reports: how closely, and how long, a table is polled that flowed.
@@ -29,23 +29,23 @@ const STILL_FLOWING: Duration = Duration::from_secs(1);
 /// `synchronous=FULL`, the default of most writers, the report comes *before* the commit
 /// can be seen, while the writer waits for the disk (100 of 100 times when measured). So
 /// a report starts a time of close looks; without that, the commit would be noticed at the
-/// next poll. They go on, more slowly, when something was found, since that may have been
+/// next poll. They go on, more slowly, when a commit was found, since that may have been
 /// an earlier commit than the one that was reported.
 pub struct Changes {
     /// None where nothing reports.
     watcher: Option<notify::RecommendedWatcher>,
     look: Arc<Notify>,
-    found: Arc<AtomicBool>,
+    committed: Arc<AtomicBool>,
     own_writes: Arc<Notify>,
     flowing_until: Instant,
 }
 
 impl Changes {
     pub fn new(database: &Path, wake: Wake, own_writes: Arc<Notify>) -> Result<Self, SetupError> {
-        let (look, found) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let (look, committed) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
         let watcher = match wake {
             Wake::Poll => None,
-            Wake::Notify | Wake::Auto => match watch(database, look.clone(), found.clone()) {
+            Wake::Notify | Wake::Auto => match watch(database, look.clone(), committed.clone()) {
                 Ok(watcher) => Some(watcher),
                 Err(error) if wake == Wake::Notify => return Err(error.into()),
                 Err(error) => {
@@ -54,7 +54,7 @@ impl Changes {
                 }
             },
         };
-        Ok(Self { watcher, look, found, own_writes, flowing_until: Instant::now() })
+        Ok(Self { watcher, look, committed, own_writes, flowing_until: Instant::now() })
     }
 
     /// Waits until the database is worth a look: at the latest, and for no reason,
@@ -70,9 +70,13 @@ impl Changes {
         }
     }
 
-    /// There was something.
-    pub fn found(&mut self) {
-        self.found.store(true, Ordering::Relaxed);
+    /// Somebody has committed, if only to a table beside.
+    pub fn committed(&self) {
+        self.committed.store(true, Ordering::Relaxed);
+    }
+
+    /// There were rows.
+    pub fn flowed(&mut self) {
         self.flowing_until = Instant::now() + STILL_FLOWING;
     }
 }
@@ -81,7 +85,7 @@ impl Changes {
 fn watch(
     database: &Path,
     look: Arc<Notify>,
-    found: Arc<AtomicBool>,
+    committed: Arc<AtomicBool>,
 ) -> Result<notify::RecommendedWatcher, notify::Error> {
     // Where the path is a link, `-wal` stands beside what it leads to.
     let database = database.canonicalize().map_err(notify::Error::io)?;
@@ -118,24 +122,24 @@ fn watch(
     // A thread of its own, since the runtime's timer is no finer than a millisecond.
     std::thread::Builder::new()
         .name("close-looks".into())
-        .spawn(move || look_closely(&reports, &look, &found))
+        .spawn(move || look_closely(&reports, &look, &committed))
         .map_err(notify::Error::io)?;
     Ok(watcher)
 }
 
 /// Asks for looks after each report, until the watcher is dropped.
-fn look_closely(reports: &Receiver<()>, look: &Notify, found: &AtomicBool) {
+fn look_closely(reports: &Receiver<()>, look: &Notify, committed: &AtomicBool) {
     while reports.recv().is_ok() {
         let mut reported = Instant::now();
-        found.store(false, Ordering::Relaxed);
+        committed.store(false, Ordering::Relaxed);
         while reported.elapsed() < AFTER_REPORT {
             look.notify_one();
             let closely = CLOSE_LOOK.max(reported.elapsed() / 8);
-            let pause = if found.load(Ordering::Relaxed) { closely.max(LOOK_AGAIN) } else { closely };
+            let pause = if committed.load(Ordering::Relaxed) { closely.max(LOOK_AGAIN) } else { closely };
             match reports.recv_timeout(pause) {
                 Ok(()) => {
                     reported = Instant::now();
-                    found.store(false, Ordering::Relaxed);
+                    committed.store(false, Ordering::Relaxed);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
