@@ -19,6 +19,14 @@ pub use frame::{CloseCode, DisconnectReason, Frame, MessageHead};
 pub use identifier::{Identifier, IdentifierError};
 pub use subprotocol::{Offer, Subprotocol};
 
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Reads an optional member so that null counts as one that is there: a message may be null.
+pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 /// Whether `text` is one JSON document, of any depth and with numbers of any size.
 ///
 /// Rows come from programs that nobody checked; a payload is spliced into a frame

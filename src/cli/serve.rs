@@ -1,5 +1,5 @@
 use axum::Router;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Outcome, finish};
@@ -25,7 +25,7 @@ pub fn command() -> Command {
         )
 }
 
-pub async fn run(_matches: &ArgMatches, mut values: Values, log: LogFormat) -> Outcome {
+pub async fn run(mut values: Values, log: LogFormat) -> Outcome {
     let config = Config::resolve(&mut values);
     finish(values)?;
     let server = Server::bind(config, Router::new(), install_metrics()?).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use futures_util::{SinkExt, StreamExt};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
@@ -172,15 +172,10 @@ struct Incoming<'a> {
     #[serde(rename = "type")]
     kind: Option<String>,
     identifier: Option<String>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "tablecast_protocol::present")]
     message: Option<&'a RawValue>,
     reason: Option<String>,
     reconnect: Option<bool>,
-}
-
-/// A message that is null is one all the same.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 async fn listen(

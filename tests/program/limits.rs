@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use crate::support::{Frame, Socket, get, pubsub, server, until};
+use crate::support::{Frame, Socket, begin, get, pubsub, server, until};
 
 #[test]
 fn subscriptions_over_the_limit_are_rejected() {
@@ -209,16 +209,13 @@ fn a_head_that_never_ends_and_too_many_headers_are_refused() {
 #[test]
 fn more_publishes_than_may_wait_are_told_to_come_back() {
     let server = server().arg("--max-pending-bytes=600").start();
-    let mut shell = crate::support::sqlite3_shell(&server.database());
-    let mut stdin = shell.stdin.take().unwrap();
-    std::io::Write::write_all(&mut stdin, b"BEGIN IMMEDIATE; SELECT 'locked';\n").unwrap();
-    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+    let transaction = begin(&server.database(), "");
 
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let requests: Vec<_> =
             (0..6).map(|_| scope.spawn(|| server.publish(r#"{"stream":"s","data":1}"#))).collect();
         until("four are refused", || server.metric(r#"tablecast_publishes_total{result="refused"}"#) >= 4.0);
-        std::io::Write::write_all(&mut stdin, b"ROLLBACK;\n").unwrap();
+        transaction.roll_back();
         requests
             .into_iter()
             .map(|request| {
@@ -231,8 +228,6 @@ fn more_publishes_than_may_wait_are_told_to_come_back() {
             })
             .collect()
     });
-    drop(stdin);
-    shell.wait().unwrap();
 
     let committed = statuses.iter().filter(|status| **status == 201).count();
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 6 - committed);

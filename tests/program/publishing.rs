@@ -1,12 +1,8 @@
 //! Every way of publishing, and what each refuses.
 
-use std::io::Write;
-
 use serde_json::json;
 
-use crate::support::{
-    Server, get, pubsub, python, request, server, sqlite3, sqlite3_shell, try_sqlite3, until,
-};
+use crate::support::{Server, begin, get, pubsub, python, request, server, sqlite3, try_sqlite3, until};
 
 /// What Solid Cable's listener does in a Rails process: it selects by hash and id, and then
 /// compares the channel. SQL as in `solid_cable/message.rb`.
@@ -344,10 +340,7 @@ fn a_message_that_the_database_refuses_does_not_fail_its_neighbours() {
          BEGIN SELECT RAISE(ABORT, 'no poison here'); END",
     );
     // While the lock is held the requests gather, and then share a transaction.
-    let mut shell = sqlite3_shell(&server.database());
-    let mut stdin = shell.stdin.take().unwrap();
-    writeln!(stdin, "BEGIN IMMEDIATE; SELECT 'locked';").unwrap();
-    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+    let transaction = begin(&server.database(), "");
     let statuses = std::thread::scope(|scope| {
         let data = ["1", "\"poison\"", "2", "3", "\"poison\"", "4"];
         let requests = data.map(|data| {
@@ -355,7 +348,7 @@ fn a_message_that_the_database_refuses_does_not_fail_its_neighbours() {
             scope.spawn(move || server.publish(&format!(r#"{{"stream":"s","data":{data}}}"#)))
         });
         until("all wait", || server.metric("tablecast_publishes_pending") == 6.0);
-        writeln!(stdin, "ROLLBACK;").unwrap();
+        transaction.roll_back();
         requests.map(|request| {
             let answer = request.join().unwrap();
             if answer.status != 201 {
@@ -364,8 +357,6 @@ fn a_message_that_the_database_refuses_does_not_fail_its_neighbours() {
             answer.status
         })
     });
-    drop(stdin);
-    shell.wait().unwrap();
 
     assert_eq!(statuses, [201, 422, 201, 201, 422, 201]);
     assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "4");

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Frame, Socket, get, pubsub, request, server, sqlite3, until};
+use crate::support::{Frame, Socket, begin, get, pubsub, request, server, sqlite3, until};
 
 #[test]
 fn with_nobody_connected_it_ends_at_once() {
@@ -62,10 +62,7 @@ fn a_second_signal_does_not_wait() {
 #[test]
 fn publishes_in_hand_are_answered() {
     let mut server = server().start();
-    let mut shell = crate::support::sqlite3_shell(&server.database());
-    let mut stdin = shell.stdin.take().unwrap();
-    std::io::Write::write_all(&mut stdin, b"BEGIN IMMEDIATE; SELECT 'locked';\n").unwrap();
-    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+    let transaction = begin(&server.database(), "");
 
     let internal = server.internal;
     let publish = std::thread::spawn(move || {
@@ -80,12 +77,10 @@ fn publishes_in_hand_are_answered() {
     until("it is accepted", || server.metric("tablecast_publishes_pending") == 1.0);
     server.signal("TERM");
     until("it drains", || server.log().contains("shutting down"));
-    std::io::Write::write_all(&mut stdin, b"ROLLBACK;\n").unwrap();
+    transaction.roll_back();
 
     assert_eq!(publish.join().unwrap().status, 201);
     assert_eq!(server.wait().code(), Some(0));
-    drop(stdin);
-    shell.wait().unwrap();
     assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "1");
 }
 

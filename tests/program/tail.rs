@@ -1,9 +1,8 @@
 //! Following the table: what wakes the tail, what it skips, what it survives.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::support::{Frame, get, pubsub, server, sqlite3, sqlite3_shell, until};
+use crate::support::{Frame, begin, get, pubsub, server, sqlite3, until};
 
 #[test]
 fn a_commit_of_another_process_is_delivered_whatever_wakes_the_tail() {
@@ -114,37 +113,26 @@ fn a_locked_file_delays_and_loses_nothing() {
     let server = server().open().start();
     let mut socket = server.connect();
     socket.subscribe(&pubsub("s"));
-    let mut shell = sqlite3_shell(&server.database());
-    let mut stdin = shell.stdin.take().unwrap();
-    writeln!(
-        stdin,
-        "BEGIN IMMEDIATE; INSERT INTO tablecast_publish (stream, data) VALUES ('s', '1'); SELECT 'locked';"
-    )
-    .unwrap();
-    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+    let transaction =
+        begin(&server.database(), "INSERT INTO tablecast_publish (stream, data) VALUES ('s', '1')");
 
     // Publishing waits its turn; the tail reads on.
     std::thread::scope(|scope| {
         let publish = scope.spawn(|| server.publish(r#"{"stream":"s","data":2}"#).status);
         assert_eq!(get(server.public, "/ready").status, 200);
         until("it waits", || server.metric("tablecast_publishes_pending") == 1.0);
-        writeln!(stdin, "COMMIT;").unwrap();
+        transaction.commit();
         assert_eq!(publish.join().unwrap(), 201);
     });
 
     assert_eq!(socket.message(&pubsub("s")), "1");
     assert_eq!(socket.message(&pubsub("s")), "2");
-    drop(stdin);
-    shell.wait().unwrap();
 }
 
 #[test]
 fn a_lock_that_stays_is_a_503_and_leaves_nothing_behind() {
     let server = server().open().arg("--database-url=sqlite:tablecast.db?timeout=100").start();
-    let mut shell = sqlite3_shell(&server.database());
-    let mut stdin = shell.stdin.take().unwrap();
-    writeln!(stdin, "BEGIN IMMEDIATE; SELECT 'locked';").unwrap();
-    std::io::Read::read(&mut shell.stdout.take().unwrap(), &mut [0; 6]).unwrap();
+    let transaction = begin(&server.database(), "");
 
     let started = Instant::now();
     let answer = server.publish(r#"{"stream":"s","data":1}"#);
@@ -152,9 +140,7 @@ fn a_lock_that_stays_is_a_503_and_leaves_nothing_behind() {
     assert!(answer.problem(503).contains("locked"), "{answer:?}");
     assert!(answer.header("retry-after").is_some());
     assert!(started.elapsed() < Duration::from_secs(15));
-    writeln!(stdin, "ROLLBACK;").unwrap();
-    drop(stdin);
-    shell.wait().unwrap();
+    transaction.roll_back();
     assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
     assert_eq!(server.publish(r#"{"stream":"s","data":1}"#).status, 201);
 }

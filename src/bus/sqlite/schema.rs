@@ -262,17 +262,11 @@ async fn missing(
 /// The publishing views and triggers for a table, and the mark by which to tell
 /// whether exactly these are installed.
 fn publish_script(table: &str, has_updated_at: bool, default_prefix: &Prefix) -> (String, String) {
-    // As Rails writes it: UTC, microseconds, no zone. SQLite's clock has milliseconds.
-    let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
-    let (timestamps, now) = if has_updated_at {
-        ("created_at, updated_at", format!("{now}, {now}"))
-    } else {
-        ("created_at", now.to_owned())
-    };
+    let (timestamps, now) = timestamps(has_updated_at);
     let script = PUBLISH
         .replace("{{table}}", table)
         .replace("{{timestamps}}", timestamps)
-        .replace("{{now}}", &now)
+        .replace("{{now}}", now)
         .replace("{{sha256}}", &sha256::first_64_bits("NEW.channel"))
         .replace("{{default_prefix}}", &format!("'{}'", default_prefix.as_str().replace('\'', "''")));
     let version = format!("/* version {:016x} */", channel_hash(script.as_bytes()));
@@ -281,6 +275,19 @@ fn publish_script(table: &str, has_updated_at: bool, default_prefix: &Prefix) ->
         &format!("CREATE VIEW tablecast_defaults {version} AS"),
     );
     (version, script)
+}
+
+/// The columns that say when a row was written, and the present for each, as Rails writes it: UTC,
+/// microseconds, no zone. SQLite's clock has milliseconds.
+pub(super) fn timestamps(has_updated_at: bool) -> (&'static str, &'static str) {
+    if has_updated_at {
+        (
+            "created_at, updated_at",
+            "strftime('%Y-%m-%d %H:%M:%f000', 'now'), strftime('%Y-%m-%d %H:%M:%f000', 'now')",
+        )
+    } else {
+        ("created_at", "strftime('%Y-%m-%d %H:%M:%f000', 'now')")
+    }
 }
 
 /// The statement that made the table.

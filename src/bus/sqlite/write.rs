@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
+use super::schema::{self, timestamps};
 use super::{Database, FileId};
 use crate::bus::channel_hash;
 use crate::bus::request::{IdempotencyKey, Outcome, Request};
@@ -30,7 +31,7 @@ impl Writer {
         database: &Database,
         file: FileId,
     ) -> Result<Self, sqlx::Error> {
-        let schema = super::schema::inspect(&mut connection, database)
+        let schema = schema::inspect(&mut connection, database)
             .await
             .map_err(|error| sqlx::Error::Configuration(error.into()))?;
         let inserts = std::iter::successors(Some(1), |rows| (rows * 2 <= MAX_ROWS).then(|| rows * 2))
@@ -292,12 +293,7 @@ struct NewRow<'a> {
 /// An INSERT of up to so many rows, unused ones being NULL: a group of any size is few
 /// statements, each of which costs a round trip to the connection's thread.
 fn insert(table: &str, rows: usize, has_updated_at: bool) -> Arc<str> {
-    let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
-    let (columns, now) = if has_updated_at {
-        ("created_at, updated_at", format!("{now}, {now}"))
-    } else {
-        ("created_at", now.to_owned())
-    };
+    let (columns, now) = timestamps(has_updated_at);
     let values = vec!["(?, ?, ?)"; rows].join(", ");
     format!(
         r#"INSERT INTO "{table}" (channel, payload, channel_hash, {columns})

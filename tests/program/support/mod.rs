@@ -4,8 +4,9 @@ mod http;
 mod server;
 mod socket;
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub use http::{Answer, get, request};
@@ -40,11 +41,37 @@ pub fn python(database: &Path, program: &str) -> Output {
     Command::new("python3").args(["-c", program]).arg(database).output().expect("python3 is installed")
 }
 
-/// A process that reads standard input, such as a `sqlite3` shell that holds a transaction.
-pub fn sqlite3_shell(database: &Path) -> std::process::Child {
+/// Another process's transaction, that holds the lock until it is ended.
+pub struct Transaction {
+    shell: Child,
+    input: ChildStdin,
+}
+
+/// Begins one, and runs SQL in it.
+pub fn begin(database: &Path, sql: &str) -> Transaction {
     let mut shell = Command::new("sqlite3");
     shell.args(["-cmd", ".timeout 10000"]).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
-    shell.spawn().expect("sqlite3 is installed")
+    let mut shell = shell.spawn().expect("sqlite3 is installed");
+    let mut input = shell.stdin.take().unwrap();
+    writeln!(input, "BEGIN IMMEDIATE; {sql}; SELECT 'locked';").unwrap();
+    shell.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    Transaction { shell, input }
+}
+
+impl Transaction {
+    pub fn commit(self) {
+        self.end("COMMIT;");
+    }
+
+    pub fn roll_back(self) {
+        self.end("ROLLBACK;");
+    }
+
+    fn end(mut self, sql: &str) {
+        writeln!(self.input, "{sql}").unwrap();
+        drop(self.input);
+        assert!(self.shell.wait().unwrap().success());
+    }
 }
 
 /// Waits until something is so.
