@@ -1,9 +1,9 @@
 //! Commands and settings, right and wrong.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Output, Stdio};
+use std::process::{Child, ChildStdin, Output, Stdio};
 
-use crate::support::{get, pubsub, server, tablecast, until};
+use crate::support::{Server, get, pubsub, server, tablecast, until};
 
 fn run(arguments: &[&str], environment: &[(&str, &str)], folder: &std::path::Path) -> Output {
     tablecast().args(arguments).envs(environment.iter().copied()).current_dir(folder).output().unwrap()
@@ -218,6 +218,16 @@ fn logs_are_json_lines_where_they_are_asked_for() {
     assert!(child.wait_with_output().unwrap().stdout.is_empty());
 }
 
+/// `tablecast publish` in the server's folder, and its standard input.
+fn publish(server: &Server, arguments: &[&str]) -> (Child, ChildStdin) {
+    let mut command = tablecast();
+    command.arg("publish").args(arguments).current_dir(server.folder());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take().unwrap();
+    (child, stdin)
+}
+
 #[test]
 fn publish_takes_an_argument_or_lines_and_stops_at_what_is_no_json() {
     let server = server().open().start();
@@ -225,16 +235,9 @@ fn publish_takes_an_argument_or_lines_and_stops_at_what_is_no_json() {
     let identifier = pubsub("s");
     socket.subscribe(&identifier);
     let publish = |arguments: &[&str], input: &str| {
-        let mut child = tablecast()
-            .arg("publish")
-            .args(arguments)
-            .current_dir(server.folder())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let (child, mut stdin) = publish(&server, arguments);
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
         child.wait_with_output().unwrap()
     };
     let url = format!("http://{}", server.internal);
@@ -261,13 +264,7 @@ fn publish_takes_an_argument_or_lines_and_stops_at_what_is_no_json() {
 fn publish_sends_large_lines_in_requests_that_a_server_takes() {
     let server = server().open().start();
     let url = format!("http://{}", server.internal);
-    let mut child = tablecast()
-        .args(["publish", "s", "--url", &url])
-        .current_dir(server.folder())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let (mut child, mut stdin) = publish(&server, &["s", "--url", &url]);
     let line = format!("\"{}\"\n", "x".repeat(100_000));
     for _ in 0..200 {
         stdin.write_all(line.as_bytes()).unwrap();
@@ -281,15 +278,10 @@ fn publish_sends_large_lines_in_requests_that_a_server_takes() {
 fn publish_refuses_a_line_that_is_too_long_whatever_it_holds() {
     let server = server().start();
     for line in [format!("\"{}\"", "x".repeat(2 << 20)), format!("1{}2", " ".repeat(2 << 20))] {
-        let mut child = tablecast()
-            .args(["publish", "s"])
-            .current_dir(server.folder())
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let (child, mut stdin) = publish(&server, &["s"]);
         // It may end before all of it is read.
-        let _ = child.stdin.take().unwrap().write_all(line.as_bytes());
+        let _ = stdin.write_all(line.as_bytes());
+        drop(stdin);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("line 1 is longer"), "{}", stderr(&output));
@@ -302,13 +294,7 @@ fn publish_keeps_the_order_of_many_lines() {
     let server = server().open().start();
     let mut socket = server.connect();
     socket.subscribe(&pubsub("s"));
-    let mut child = tablecast()
-        .args(["publish", "s"])
-        .current_dir(server.folder())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let (mut child, mut stdin) = publish(&server, &["s"]);
     let writing = std::thread::spawn(move || {
         for n in 0..5000 {
             writeln!(stdin, "{n}").unwrap();
@@ -326,13 +312,7 @@ fn publish_sends_a_line_when_it_comes() {
     let server = server().open().start();
     let mut socket = server.connect();
     socket.subscribe(&pubsub("s"));
-    let mut child = tablecast()
-        .args(["publish", "s"])
-        .current_dir(server.folder())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let (mut child, mut stdin) = publish(&server, &["s"]);
     for n in 0..3 {
         writeln!(stdin, "{n}").unwrap();
         assert_eq!(socket.message(&pubsub("s")), n.to_string(), "without waiting for more");
