@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::{Bus, Info, OpenError, Tail};
+use crate::bus::{Bus, Info, SetupError, Tail};
 use crate::config::Config;
 use crate::connection::Context;
 use crate::http::{self, App, ListenerLimits};
@@ -37,7 +37,7 @@ pub struct Server {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Bus(#[from] OpenError),
+    Bus(#[from] SetupError),
     #[error("{flag} {address}: {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
 }

@@ -137,6 +137,9 @@ pub struct Transaction(pub u64);
 /// What shows that a row never comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
+    /// None is needed: ids are drawn under the lock that the commit gives back, so that no row
+    /// comes below one that was seen, and nothing is a gap (SQLite).
+    Order,
     /// Transactions that could commit it have ended. They are listed before they draw an
     /// id (PostgreSQL: by their lock on the table).
     Locks,
@@ -380,6 +383,11 @@ impl Gaps {
         self.groups.iter().map(|group| group.ranges.len()).sum()
     }
 
+    /// All gaps, ascending. O(1), then O(1) a range.
+    pub fn open(&self) -> impl Iterator<Item = IdRange> {
+        self.groups.iter().flat_map(|group| group.ranges.iter().copied())
+    }
+
     /// The gaps that a position has to name, ascending: those that may yet be released.
     /// Not those that have passed a fence and been probed since, and wait for their age
     /// alone. O(1), then O(1) a range and O(1) a group left out.
@@ -492,7 +500,7 @@ impl Gaps {
     fn min_age(&self) -> Duration {
         match self.evidence {
             _ if !self.rules.min_age => Duration::ZERO,
-            Evidence::Locks | Evidence::OpenTransactions => MIN_AGE,
+            Evidence::Order | Evidence::Locks | Evidence::OpenTransactions => MIN_AGE,
             Evidence::Age => BLIND_AGE,
         }
     }
@@ -639,7 +647,7 @@ impl Gaps {
             let reached: Vec<_> = std::mem::replace(&mut self.strays, above).into_iter().collect();
             take(&mut holes, &reached, &mut Vec::new());
         }
-        if !holes.is_empty() {
+        if !holes.is_empty() && self.evidence != Evidence::Order {
             let fence = facts.filter(|_| self.settled().is_zero()).map(|facts| Fence::new(facts, false));
             self.groups.push_back(Group { fence, ..Group::new(holes, tick.ended) });
         }
@@ -656,7 +664,7 @@ impl Gaps {
         let fixed: usize =
             self.groups.iter().filter(|group| group.from_start).map(|group| group.ranges.len()).sum();
         let waiting_limit = match self.evidence {
-            Evidence::Locks | Evidence::OpenTransactions => MAX_WAITING_RANGES + fixed,
+            Evidence::Order | Evidence::Locks | Evidence::OpenTransactions => MAX_WAITING_RANGES + fixed,
             Evidence::Age => MAX_RANGES + fixed,
         };
         let mut dead = Vec::new();

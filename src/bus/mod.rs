@@ -32,12 +32,15 @@
 //! - An error of the database ends nothing here: sources and the writer try again for
 //!   as long as it takes, and say so in [`Status`].
 
+mod database;
 pub mod gaps;
+mod group;
 mod hash;
 #[cfg(test)]
 pub mod memory;
 mod publish;
 mod request;
+mod row;
 pub mod sqlite;
 mod status;
 mod tail;
@@ -49,6 +52,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub use database::{Database, DefaultPrefix, Migration, Schema, SetupError};
 pub use hash::channel_hash;
 pub use publish::{Answer, PublishError, Publisher};
 pub use request::{IdempotencyKey, Outgoing};
@@ -137,19 +141,11 @@ pub struct Info {
     pub foreign_prefixes: Vec<String>,
 }
 
-/// Why the bus could not be opened. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Sqlite(#[from] sqlite::SetupError),
-}
-
 impl Bus {
     /// Opens the table for a server: creates what is missing (SQLite), reads where
     /// the log ends, and starts the writer.
-    pub async fn open(config: &BusConfig) -> Result<Self, OpenError> {
-        let DatabaseUrl::Sqlite(location) = &config.url;
-        let database = sqlite::Database::new(location.clone(), config);
+    pub async fn open(config: &BusConfig) -> Result<Self, SetupError> {
+        let database = Database::new(config);
         let info = database.prepare(config).await?;
         let status = StatusHandle::default();
         let tail = Tail::open(database.clone(), config, status.clone()).await?;

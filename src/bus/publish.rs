@@ -8,11 +8,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::database::{Database, Trouble, Writer};
 use super::request::{IdempotencyKey, Outcome, Outgoing, Request};
-use super::sqlite::{Database, Writer};
 use super::tail::Progress;
 use super::trim::Trimmer;
-use super::{BusConfig, DatabaseUrl, Info};
+use super::{BusConfig, Info};
 use crate::stream::Prefix;
 use crate::telemetry::metrics;
 
@@ -102,8 +102,7 @@ impl Publisher {
 
     /// A publisher without a server: no tail to wake, and nothing is trimmed.
     pub fn standalone(config: &BusConfig) -> (Self, JoinHandle<()>) {
-        let DatabaseUrl::Sqlite(location) = &config.url;
-        Self::spawn(Database::new(location.clone(), config), config, Arc::default(), None)
+        Self::spawn(Database::new(config), config, Arc::default(), None)
     }
 
     fn spawn(
@@ -255,12 +254,13 @@ impl WriterTask {
                 Ok(outcomes) => return Ok(outcomes),
                 Err(error) => error,
             };
-            if super::sqlite::is_refusal(&error) {
+            let trouble = self.database.trouble(&error);
+            if trouble == Trouble::Refused {
                 return Err(PublishError::Refused(error.to_string().into()));
             }
             // A new connection next time: the file may be another one.
             self.writer = None;
-            if !super::sqlite::is_locked(&error) || started.elapsed() >= PATIENCE {
+            if trouble != Trouble::Busy || started.elapsed() >= PATIENCE {
                 return Err(PublishError::Away(error.to_string().into()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

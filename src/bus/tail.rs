@@ -2,63 +2,71 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::sqlite::{Changes, Content, Database, FileId, Reader};
-use super::{Batch, BusConfig, Message, OpenError, Source, Status, StatusHandle};
+use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
+use super::gaps::{Gaps, IdRange, Tick};
+use super::row::{Content, Page, Row};
+use super::{Batch, BusConfig, Message, Source, Status, StatusHandle};
 use crate::stream::{MAX_CHANNEL_BYTES, Prefix};
 use crate::telemetry::metrics;
 
 /// Follows the table by id, and releases its prefix's rows.
 ///
-/// # Why nothing is lost
-///
-/// `high` is the last id that was read; a page is all that lies above it. SQLite gives
-/// ids out under its write lock and commits in their order, so no row below `high` can
-/// still appear. What wakes the tail is only a hint: between two looks lies at most the
-/// poll interval.
+/// Why nothing is lost, nothing comes twice and order holds is told where it is kept, in
+/// [`gaps`](super::gaps). What wakes the tail is only a hint: between two looks lies at most
+/// the poll interval.
 pub struct Tail {
     database: Database,
     /// None after an error that a new connection may mend.
     reader: Option<Reader>,
-    file: FileId,
-    /// Another file is read than was, and nobody has been told: not before it could be read.
-    replaced: bool,
-    changes: Changes,
+    history: History,
+    waker: Waker,
     prefix: Prefix,
-    lead: String,
-    max_payload_bytes: usize,
     poll_interval: Duration,
-    high: i64,
-    /// The last page was full, so the next is read without a wait.
-    more: bool,
-    file_checked: Instant,
+    /// There is more to read, so the next look doesn't wait.
+    again: bool,
+    connection_checked: Instant,
     failures: u32,
     progress: Progress,
     status: StatusHandle,
     skipped: SkipLog,
 }
 
-/// How far the tail is, for the writer beside it.
+/// How far the tail is, for who stands beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
-    released: Arc<AtomicI64>,
+    gaps: Arc<Mutex<Gaps>>,
     /// The writer has committed: there is something to read.
     pub own_writes: Arc<Notify>,
 }
 
+/// What had been released at a moment: all up to `high` but for `gaps`, which ascend.
+#[derive(Debug)]
+pub(super) struct Released {
+    pub high: i64,
+    gaps: Vec<IdRange>,
+}
+
 impl Progress {
-    /// All rows up to this id have been released.
-    pub fn released(&self) -> i64 {
-        self.released.load(Ordering::Acquire)
+    pub fn released(&self) -> Released {
+        let gaps = self.gaps.lock();
+        Released { high: gaps.high(), gaps: gaps.open().collect() }
     }
 }
 
-const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+impl Released {
+    pub fn contains(&self, id: i64) -> bool {
+        let next = self.gaps.partition_point(|gap| gap.last < id);
+        id <= self.high && self.gaps.get(next).is_none_or(|gap| id < gap.first)
+    }
+}
+
+const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 impl Tail {
@@ -67,31 +75,28 @@ impl Tail {
         database: Database,
         config: &BusConfig,
         status: StatusHandle,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, SetupError> {
         let own_writes = Arc::new(Notify::new());
-        let changes = database.changes(own_writes.clone())?;
-        let failed = super::sqlite::SetupError::Sqlx;
+        let waker = database.waker(own_writes.clone()).await?;
+        let failed = |error| database.setup_error(error);
         let mut reader = database.reader().await.map_err(failed)?;
-        let high = reader.last_id().await.map_err(failed)?;
-        metrics().tail_position.set(high as f64);
+        let start = reader.start().await.map_err(failed)?;
         let now = Instant::now();
+        metrics().tail_position.set(start.high as f64);
+        let gaps = Arc::new(Mutex::new(Gaps::new(reader.evidence(), start, now)));
         Ok(Self {
-            database,
-            file: reader.file(),
-            replaced: false,
+            history: reader.history(),
             reader: Some(reader),
-            changes,
+            waker,
             prefix: config.prefix.clone(),
-            lead: config.prefix.lead(),
-            max_payload_bytes: config.max_payload_bytes,
             poll_interval: config.poll_interval,
-            high,
-            more: false,
-            file_checked: now,
+            again: false,
+            connection_checked: now,
             failures: 0,
-            progress: Progress { released: Arc::new(AtomicI64::new(high)), own_writes },
+            progress: Progress { gaps, own_writes },
             status,
             skipped: SkipLog::new(now),
+            database,
         })
     }
 
@@ -101,65 +106,89 @@ impl Tail {
 
     /// One look: a batch, if there was anything to release.
     async fn look(&mut self) -> Result<Option<Batch>, sqlx::Error> {
-        self.connect().await?;
+        self.again = false;
+        if !self.connect().await? {
+            return Ok(Some(self.begin_anew().await?));
+        }
         let reader = self.reader.as_mut().expect("it was just opened");
-        if !reader.changed().await? && !self.more {
-            return Ok(None);
-        }
-        self.changes.committed();
-        // Should reading fail now, the next look must not wait for another change.
-        self.more = true;
-        let page = reader.page(self.high, &self.lead, self.max_payload_bytes).await?;
-        if page.rows.is_empty() || self.replaced {
-            // A commit, and nothing to read above `high`: rows may be gone. Where ids start
-            // anew, this table is not the one that was followed.
-            let last_id = reader.last_id().await?;
-            if self.replaced || last_id < self.high {
-                (self.replaced, self.more) = (false, false);
-                self.advance(last_id);
-                return Ok(Some(Batch::NewHistory));
-            }
+        let (lists, request) = {
+            let mut gaps = self.progress.gaps.lock();
+            let lists = reader.lists(gaps.open_ranges() > 0);
+            (lists, gaps.request(lists))
+        };
+        let began = Instant::now();
+        let Some(page) = reader.look(&request, lists).await? else { return Ok(None) };
+        let ended = Instant::now();
+        self.waker.looked(page.rows.len(), page.facts.as_ref());
+        if page.last_value < request.above {
+            return Ok(Some(self.begin_anew().await?));
         }
 
-        self.more = page.full;
-        let Some(&(last_id, _)) = page.rows.last() else { return Ok(None) };
-        let messages: Vec<_> =
-            page.rows.into_iter().filter_map(|(id, content)| self.message(id, content)).collect();
-        self.advance(last_id);
-        self.changes.flowed();
+        let Page { rows, full, last_value, facts } = page;
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let (found, new) = ids.split_at(ids.partition_point(|id| *id <= request.above));
+        let release = {
+            let mut gaps = self.progress.gaps.lock();
+            let release = gaps.observe(&Tick { began, ended, found, new, full, last_value, facts });
+            metrics().tail_position.set(gaps.high() as f64);
+            release
+        };
+        self.again = release.again;
+        Ok(self.batch(rows, &release.ids))
+    }
+
+    /// The rows with these ids, which are in the order of the rows, as messages.
+    fn batch(&mut self, rows: Vec<Row>, ids: &[i64]) -> Option<Batch> {
+        let mut ids = ids.iter().peekable();
+        let mut messages = Vec::with_capacity(ids.len());
+        for row in rows {
+            if ids.next_if_eq(&&row.id).is_some() {
+                messages.extend(self.message(row.id, row.content));
+            }
+        }
         metrics().rows_released.increment(messages.len() as u64);
-        Ok(Some(Batch::Released(messages)))
+        (!messages.is_empty()).then_some(Batch::Released(messages))
     }
 
-    /// Opens the reader where it is missing, and notes where it reads another file than the one
-    /// that was followed.
-    async fn connect(&mut self) -> Result<(), sqlx::Error> {
-        if self.file_checked.elapsed() >= FILE_CHECK_INTERVAL {
-            self.file_checked = Instant::now();
+    /// Opens the reader where it is missing; says whether it reads what was followed until now.
+    async fn connect(&mut self) -> Result<bool, sqlx::Error> {
+        if self.connection_checked.elapsed() >= CONNECTION_CHECK_INTERVAL {
+            self.connection_checked = Instant::now();
             if self.reader.as_ref().is_some_and(|reader| !reader.is_current()) {
-                self.reader = None;
+                self.disconnect().await;
             }
         }
-        if self.reader.is_some() {
-            return Ok(());
+        if self.reader.is_none() {
+            let reader = self.reader.insert(self.database.reader().await?);
+            self.progress.gaps.lock().reconnected();
+            return Ok(reader.follows(&self.history));
         }
-        let reader = self.database.reader().await?;
-        self.replaced |= reader.file() != self.file;
-        self.file = reader.file();
-        self.reader = Some(reader);
-        Ok(())
+        Ok(true)
     }
 
-    fn advance(&mut self, high: i64) {
-        self.high = high;
-        self.progress.released.store(high, Ordering::Release);
-        metrics().tail_position.set(high as f64);
+    async fn disconnect(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            self.history = reader.history();
+            reader.close().await;
+        }
+    }
+
+    /// Goes on from the end of a table that isn't the one that was followed.
+    async fn begin_anew(&mut self) -> Result<Batch, sqlx::Error> {
+        let mut reader = self.reader.take().expect("it was just opened");
+        // Should this fail, `history` is still the old one, and the next connection tells it again.
+        let start = reader.start().await?;
+        self.history = reader.history();
+        metrics().tail_position.set(start.high as f64);
+        *self.progress.gaps.lock() = Gaps::new(reader.evidence(), start, Instant::now());
+        self.reader = Some(reader);
+        Ok(Batch::NewHistory)
     }
 
     /// A row as a message; none if it is another's, or can't be one.
     fn message(&mut self, id: i64, content: Content) -> Option<Message> {
         let (channel, payload) = match content {
-            Content::Row { channel, payload } => (channel, payload),
+            Content::Own { channel, payload } => (channel, payload),
             Content::TooLarge { channel, bytes } => {
                 self.skip(id, &channel, Skip::TooLarge(bytes));
                 return None;
@@ -215,7 +244,8 @@ impl Source for Tail {
                     }
                     match found {
                         Some(batch) => return batch,
-                        None => self.changes.worth_a_look(self.poll_interval).await,
+                        None if self.again => {}
+                        None => self.waker.rest(self.poll_interval).await,
                     }
                 }
                 Err(error) => self.recover(error).await,
@@ -225,17 +255,16 @@ impl Source for Tail {
 }
 
 impl Tail {
-    /// Keeps `high`, so that after any outage all that was committed meanwhile is read.
+    /// What was released stays known, so that after any outage all that was committed
+    /// meanwhile is read.
     async fn recover(&mut self, error: sqlx::Error) {
         self.failures = self.failures.saturating_add(1);
         // One failed look under a lock is a matter of milliseconds, not of readiness.
         if self.failures > 1 {
             self.status.set(Status::Away(error.to_string().into()));
         }
-        if !super::sqlite::is_locked(&error)
-            && let Some(reader) = self.reader.take()
-        {
-            reader.close().await;
+        if self.database.trouble(&error) != Trouble::Busy {
+            self.disconnect().await;
         }
         let longest = self.poll_interval.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
         tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..=1.0))).await;

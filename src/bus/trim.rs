@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::sqlite::Writer;
+use super::database::Writer;
 use super::tail::Progress;
 
 /// Small enough that another writer hardly waits: a batch is a few milliseconds.
@@ -15,7 +15,7 @@ const BETWEEN_ROUNDS: Duration = Duration::from_secs(60);
 /// Rounds that go on where the last one stopped, before one starts anew.
 const ROUNDS_TO_START_ANEW: u32 = 60;
 
-/// Trims in rounds: messages, then idempotency keys, then hashes of channels that are gone.
+/// Trims in rounds: messages, then what the helper tables needn't keep.
 ///
 /// It runs in the writer's task, between publishes, so that this process has one writer.
 pub(super) struct Trimmer {
@@ -30,8 +30,7 @@ pub(super) struct Trimmer {
 
 enum Stage {
     Messages,
-    Keys,
-    Hashes { after: Vec<u8> },
+    Helpers,
 }
 
 impl Trimmer {
@@ -54,36 +53,29 @@ impl Trimmer {
     pub fn failed(&mut self) {
         self.next = Instant::now() + BETWEEN_ROUNDS;
         self.stage = match self.stage {
-            Stage::Messages => Stage::Keys,
-            Stage::Keys => Stage::Hashes { after: Vec::new() },
-            Stage::Hashes { .. } => Stage::Messages,
+            Stage::Messages => Stage::Helpers,
+            Stage::Helpers => Stage::Messages,
         };
     }
 
     /// One batch.
     pub async fn step(&mut self, writer: &mut Writer) -> Result<(), sqlx::Error> {
         self.next = Instant::now() + PAUSE;
-        match &mut self.stage {
+        match self.stage {
             Stage::Messages => {
                 let more = match self.retention_secs {
                     // Read before the batch is chosen: what is released later waits.
                     Some(retention) => {
-                        writer.trim(&self.lead, self.progress.released(), retention, BATCH).await?
+                        writer.trim(&self.lead, &self.progress.released(), retention, BATCH).await?
                     }
                     None => false,
                 };
                 if !more {
-                    self.stage = Stage::Keys;
+                    self.stage = Stage::Helpers;
                 }
             }
-            Stage::Keys => {
-                if !writer.trim_keys(BATCH).await? {
-                    self.stage = Stage::Hashes { after: Vec::new() };
-                }
-            }
-            Stage::Hashes { after } => match writer.trim_hashes(after, BATCH).await? {
-                Some(last) => *after = last,
-                None => {
+            Stage::Helpers => {
+                if !writer.trim_helpers(BATCH).await? {
                     self.stage = Stage::Messages;
                     self.next = Instant::now() + BETWEEN_ROUNDS;
                     self.rounds += 1;
@@ -91,7 +83,7 @@ impl Trimmer {
                         writer.trim_from_the_start();
                     }
                 }
-            },
+            }
         }
         Ok(())
     }

@@ -1,8 +1,7 @@
 use clap::Command;
 
 use super::{Failure, Outcome, finish};
-use crate::bus::DatabaseUrl;
-use crate::bus::sqlite::Database;
+use crate::bus::Database;
 use crate::config::{Config, Group, Values, args};
 
 pub fn command() -> Command {
@@ -16,8 +15,7 @@ pub async fn run(mut values: Values) -> Outcome {
     finish(values)?;
     println!("settings: good");
 
-    let DatabaseUrl::Sqlite(location) = &config.bus.url;
-    let database = Database::new(location.clone(), &config.bus);
+    let database = Database::new(&config.bus);
     let schema = database.inspect().await?;
     println!(
         "{database}: table {} is good, made by {}",
@@ -25,7 +23,7 @@ pub async fn run(mut values: Values) -> Outcome {
         if schema.made_by_tablecast { "tablecast" } else { "Rails or another" }
     );
 
-    let mut faults = Vec::new();
+    let mut faults = schema.advice;
     if !schema.publishing {
         faults.push("SQL can't publish here: run `tablecast migrate`".to_owned());
     } else if schema.default_prefix != config.bus.prefix {

@@ -2,8 +2,7 @@ use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Outcome, finish};
-use crate::bus::sqlite::{Database, DefaultPrefix};
-use crate::bus::{BusConfig, DatabaseUrl};
+use crate::bus::{BusConfig, Database, DefaultPrefix, Migration};
 use crate::config::{Group, Values, args};
 use crate::stream::Prefix;
 
@@ -39,10 +38,10 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         }
         None => DefaultPrefix::Initial(config.prefix.clone()),
     };
-    let DatabaseUrl::Sqlite(location) = &config.url;
-    let database = Database::new(location.clone(), &config);
+    let database = Database::new(&config);
+    let migration = Migration { default_prefix };
     if matches.get_flag("print") {
-        match database.plan(&default_prefix).await?.as_str() {
+        match database.plan(&migration).await?.as_str() {
             "" => eprintln!("{database}: nothing to do"),
             sql => println!("{sql}"),
         }
@@ -53,7 +52,7 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
             config.table
         );
     } else {
-        let schema = database.migrate(&default_prefix).await?;
+        let schema = database.migrate(&migration).await?;
         println!(
             "{database}: table {} is ready; an INSERT without a prefix goes to {}",
             config.table, schema.default_prefix

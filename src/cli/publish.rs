@@ -19,8 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 
 use super::{Failure, Outcome, finish};
-use crate::bus::sqlite::Database;
-use crate::bus::{Answer, BusConfig, DatabaseUrl, Outgoing, Publisher};
+use crate::bus::{Answer, BusConfig, Database, Outgoing, Publisher};
 use crate::config::{Group, Values, args, publish_key};
 use crate::stream::{Prefix, Stream};
 
@@ -160,8 +159,7 @@ async fn publish_into_database(
     name: &str,
     mut messages: Messages,
 ) -> anyhow::Result<()> {
-    let DatabaseUrl::Sqlite(location) = &config.url;
-    let schema = Database::new(location.clone(), &config).inspect().await?;
+    let schema = Database::new(&config).inspect().await?;
     if config.prefix.is_none() {
         // As an INSERT would that names none.
         config.prefix = schema.default_prefix;

@@ -19,11 +19,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 pub(super) use changes::Changes;
-pub(super) use read::{Content, Reader};
-pub use schema::{DefaultPrefix, Schema, SetupError};
+pub(super) use read::Reader;
+pub use schema::SetupError;
 pub(super) use write::Writer;
 
-use super::{BusConfig, Info, Wake};
+use super::database::{Migration, Schema, Trouble};
+use super::{BusConfig, DefaultPrefix, Info, Wake};
 use crate::stream::Prefix;
 
 /// Where the file is, and how long to wait for others' locks on it.
@@ -51,6 +52,9 @@ pub struct Database(Arc<Inner>);
 struct Inner {
     location: Location,
     table: String,
+    /// What the channels of one's own begin with.
+    lead: String,
+    max_payload_bytes: usize,
     synchronous: Synchronous,
     wake: Wake,
 }
@@ -64,6 +68,8 @@ impl Database {
         Self(Arc::new(Inner {
             location,
             table: config.table.clone(),
+            lead: config.prefix.lead(),
+            max_payload_bytes: config.max_payload_bytes,
             synchronous: config.sqlite_synchronous,
             wake: config.wake,
         }))
@@ -86,14 +92,14 @@ impl Database {
     }
 
     /// What `migrate` does: `prepare` without a server.
-    pub async fn migrate(&self, default_prefix: &DefaultPrefix) -> Result<Schema, SetupError> {
-        schema::ensure(&mut self.create().await?, self, default_prefix).await
+    pub async fn migrate(&self, migration: &Migration) -> Result<Schema, SetupError> {
+        schema::ensure(&mut self.create().await?, self, &migration.default_prefix).await
     }
 
     /// The SQL that `migrate` would run, on a file that may not exist.
-    pub async fn plan(&self, default_prefix: &DefaultPrefix) -> Result<String, SetupError> {
+    pub async fn plan(&self, migration: &Migration) -> Result<String, SetupError> {
         let existing = if self.path().exists() { Some(self.connect().await?) } else { None };
-        schema::plan(existing, self, default_prefix).await
+        schema::plan(existing, self, &migration.default_prefix).await
     }
 
     /// Drops what `migrate` made, but for the table of messages.
@@ -199,6 +205,19 @@ impl Database {
             .map_err(|error| SetupError::from_sqlx(error, self.path()))
     }
 
+    pub(super) fn trouble(&self, error: &sqlx::Error) -> Trouble {
+        match result_code(error) {
+            Some(5 | 6) => Trouble::Busy,
+            Some(19) => Trouble::Refused,
+            _ if matches!(error, sqlx::Error::Protocol(_)) => Trouble::Refused,
+            _ => Trouble::Away,
+        }
+    }
+
+    pub(super) fn setup_error(&self, error: sqlx::Error) -> SetupError {
+        SetupError::from_sqlx(error, self.path())
+    }
+
     /// Whether the path still leads to the file that was opened. A stat is a
     /// microsecond; a write into an unlinked file is a message lost.
     fn leads_to(&self, file: FileId) -> bool {
@@ -231,14 +250,4 @@ impl FileId {
 fn result_code(error: &sqlx::Error) -> Option<u32> {
     let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(code & 0xff)
-}
-
-/// Whether another process's lock is what failed.
-pub(super) fn is_locked(error: &sqlx::Error) -> bool {
-    matches!(result_code(error), Some(5 | 6))
-}
-
-/// Whether a constraint or a trigger of somebody's making is what failed.
-pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
-    result_code(error) == Some(19) || matches!(error, sqlx::Error::Protocol(_))
 }

@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::{Database, FileId};
+use crate::bus::gaps::{Evidence, Request, Start};
+use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
 use crate::stream::MAX_CHANNEL_BYTES;
 
 /// The tail's connection: it only reads.
@@ -15,33 +17,9 @@ pub struct Reader {
     page: Arc<str>,
     /// What [`Reader::changed`] saw last.
     data_version: i64,
+    /// Something was committed that no complete page has shown.
+    behind: bool,
 }
-
-/// Rows above an id, in the order of their ids.
-pub struct Page {
-    /// The ids are all that were read; the content is there for rows of one's own.
-    pub rows: Vec<(i64, Content)>,
-    /// There may be more: the page was full.
-    pub full: bool,
-}
-
-pub enum Content {
-    /// Another prefix's row.
-    Foreign,
-    /// A payload above the limit was not read.
-    TooLarge {
-        channel: Vec<u8>,
-        bytes: i64,
-    },
-    Row {
-        channel: Vec<u8>,
-        payload: Vec<u8>,
-    },
-}
-
-/// A page is bounded by both, so that memory is.
-const PAGE_ROWS: i64 = 1024;
-const PAGE_BYTES: usize = 4 << 20;
 
 impl Reader {
     pub(super) fn new(connection: SqliteConnection, database: &Database, file: FileId) -> Self {
@@ -58,12 +36,43 @@ impl Reader {
                ORDER BY id"#,
             database.0.table
         );
-        Self { connection, database: database.clone(), file, page: page.into(), data_version: -1 }
+        let database = database.clone();
+        Self { connection, database, file, page: page.into(), data_version: -1, behind: false }
+    }
+
+    /// SQLite gives ids out under its write lock and commits in their order.
+    pub fn evidence(&self) -> Evidence {
+        Evidence::Order
+    }
+
+    pub fn lists(&self, _wanted: bool) -> bool {
+        false
+    }
+
+    pub async fn start(&mut self) -> Result<Start, sqlx::Error> {
+        Ok(Start { high: self.last_id().await?, ..Start::default() })
+    }
+
+    /// Rows above an id, if anybody has committed.
+    pub async fn look(&mut self, request: &Request, _lists: bool) -> Result<Option<Page>, sqlx::Error> {
+        if !self.changed().await? && !self.behind {
+            return Ok(None);
+        }
+        // Should reading fail now, the next look must not wait for another change.
+        self.behind = true;
+        let mut page = self.page(request.above).await?;
+        page.last_value = i64::MAX;
+        if page.rows.is_empty() {
+            // A commit, and nothing to read: rows may be gone, and ids start anew.
+            page.last_value = self.last_id().await?;
+        }
+        self.behind = page.full;
+        Ok(Some(page))
     }
 
     /// The last id that the table gave out, whether or not its row is still there. As SQLite
     /// does it: the next one lies above what it remembers and above all that are there.
-    pub async fn last_id(&mut self) -> Result<i64, sqlx::Error> {
+    async fn last_id(&mut self) -> Result<i64, sqlx::Error> {
         let table = &self.database.0.table;
         let sql = format!(
             r#"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ? COLLATE NOCASE), 0),
@@ -75,27 +84,25 @@ impl Reader {
     /// Whether anybody has committed since the last call. It reads no row.
     ///
     /// Taken *before* a page is read, it can't miss: the page sees at least what this saw.
-    pub async fn changed(&mut self) -> Result<bool, sqlx::Error> {
+    async fn changed(&mut self) -> Result<bool, sqlx::Error> {
         let version: i64 = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.connection).await?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 
-    /// Rows above `after`. `lead` is what the channels of one's own begin with.
-    pub async fn page(&mut self, after: i64, lead: &str, max_payload: usize) -> Result<Page, sqlx::Error> {
+    async fn page(&mut self, after: i64) -> Result<Page, sqlx::Error> {
+        let database = &self.database.0;
         let mut rows = sqlx::query(AssertSqlSafe(self.page.clone()))
             .bind(after)
-            .bind(lead.as_bytes())
-            .bind(i64::try_from(max_payload).unwrap_or(i64::MAX))
+            .bind(database.lead.as_bytes())
+            .bind(i64::try_from(database.max_payload_bytes).unwrap_or(i64::MAX))
             .fetch(&mut self.connection);
-        let mut page = Page { rows: Vec::new(), full: false };
+        let mut page = Page::default();
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await? {
-            let content = content(&row)?;
-            if let Content::Row { channel, payload } = &content {
-                bytes += channel.len() + payload.len();
-            }
-            page.rows.push((row.try_get(0)?, content));
-            page.full = bytes >= PAGE_BYTES || page.rows.len() as i64 == PAGE_ROWS;
+            let content = Content::new(row.try_get(1)?, row.try_get(3)?, row.try_get(2)?);
+            bytes += content.size();
+            page.rows.push(MessageRow { id: row.try_get(0)?, content });
+            page.full = bytes >= PAGE_BYTES || page.rows.len() == PAGE_ROWS;
             if page.full {
                 break;
             }
@@ -115,14 +122,4 @@ impl Reader {
     pub async fn close(self) {
         let _ = self.connection.close().await;
     }
-}
-
-fn content(row: &SqliteRow) -> Result<Content, sqlx::Error> {
-    let Some(channel) = row.try_get::<Option<Vec<u8>>, _>(1)? else {
-        return Ok(Content::Foreign);
-    };
-    Ok(match row.try_get::<Option<Vec<u8>>, _>(3)? {
-        Some(payload) => Content::Row { channel, payload },
-        None => Content::TooLarge { channel, bytes: row.try_get(2)? },
-    })
 }

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::{Database, result_code, sha256};
 use crate::bus::channel_hash;
+use crate::bus::database::{DefaultPrefix, Schema};
 use crate::stream::Prefix;
 
 const MESSAGES: &str = include_str!("../../../migrations/sqlite/messages.sql");
@@ -26,28 +27,6 @@ const PUBLISH_OBJECTS: [&str; 5] = [
     "tablecast_publish_channel_insert",
 ];
 const VIEWS: [&str; 3] = ["tablecast_defaults", "tablecast_publish", "tablecast_publish_channel"];
-
-/// What a database holds.
-#[derive(Debug, Clone)]
-pub struct Schema {
-    /// Not Rails: a server without prefix may trim all of it.
-    pub made_by_tablecast: bool,
-    /// Where an INSERT goes that names no prefix.
-    pub default_prefix: Prefix,
-    /// Whether SQL can publish, into this table.
-    pub publishing: bool,
-    /// Early generations of Solid Cable have it, NOT NULL.
-    pub has_updated_at: bool,
-}
-
-/// The prefix that publishing by SQL uses where none is given.
-#[derive(Debug, Clone)]
-pub enum DefaultPrefix {
-    /// This, unless one was set before.
-    Initial(Prefix),
-    /// This from now on.
-    Set(Prefix),
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -199,6 +178,7 @@ pub(super) async fn inspect(
         publishing: defaults.as_ref().is_some_and(|(_, messages)| messages == table),
         default_prefix: defaults.map(|(prefix, _)| prefix).unwrap_or_default(),
         has_updated_at: has("updated_at"),
+        advice: Vec::new(),
     })
 }
 

@@ -1,6 +1,5 @@
 //! The one connection that this process writes by.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::sqlite::SqliteConnection;
@@ -8,8 +7,9 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::schema::{self, timestamps};
 use super::{Database, FileId};
-use crate::bus::channel_hash;
+use crate::bus::group::{self, Answered, NewRow, Transaction};
 use crate::bus::request::{IdempotencyKey, Outcome, Request};
+use crate::bus::tail::Released;
 use crate::stream::Prefix;
 
 /// Rows to an INSERT. There is a prepared statement for each power of two up to this.
@@ -23,6 +23,7 @@ pub struct Writer {
     inserts: Vec<(usize, Arc<str>)>,
     /// Where the next trim goes on, by time and id: what lies before it is another's.
     trimmed_to: (String, i64),
+    hashes_trimmed_to: Vec<u8>,
 }
 
 impl Writer {
@@ -37,7 +38,14 @@ impl Writer {
         let inserts = std::iter::successors(Some(1), |rows| (rows * 2 <= MAX_ROWS).then(|| rows * 2))
             .map(|rows| (rows, insert(&database.0.table, rows, schema.has_updated_at)))
             .collect();
-        Ok(Self { connection, database: database.clone(), file, inserts, trimmed_to: Default::default() })
+        Ok(Self {
+            connection,
+            database: database.clone(),
+            file,
+            inserts,
+            trimmed_to: Default::default(),
+            hashes_trimmed_to: Vec::new(),
+        })
     }
 
     /// Whether the path still leads to the file that this writes.
@@ -50,7 +58,7 @@ impl Writer {
     pub async fn commit(&mut self, prefix: &Prefix, group: &[Request]) -> Result<Vec<Outcome>, sqlx::Error> {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
         let written = async {
-            let outcomes = self.write(prefix, group).await?;
+            let outcomes = group::write(self, prefix, group).await?;
             sqlx::query("COMMIT").execute(&mut self.connection).await?;
             Ok(outcomes)
         };
@@ -64,61 +72,132 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, prefix: &Prefix, group: &[Request]) -> Result<Vec<Outcome>, sqlx::Error> {
-        let mut plans = Vec::with_capacity(group.len());
-        let mut fresh_keys: HashMap<&str, usize> = HashMap::new();
-        for (index, request) in group.iter().enumerate() {
-            let Some(key) = &request.key else {
-                plans.push(Plan::Insert);
-                continue;
-            };
-            plans.push(match fresh_keys.get(key.key.as_str()) {
-                Some(first) => Plan::Repeat(*first),
-                None => match self.answered(prefix, key).await? {
-                    Some(outcome) => Plan::Known(outcome),
-                    None => {
-                        fresh_keys.insert(&key.key, index);
-                        Plan::Insert
-                    }
-                },
-            });
+    /// Deletes a batch of rows older than `retention_secs` that were released; says
+    /// whether there may be more.
+    ///
+    /// The rows are found along the index on `created_at`; the place is kept, so
+    /// that another prefix's old rows are passed once and not on each call.
+    pub async fn trim(
+        &mut self,
+        lead: &str,
+        released: &Released,
+        retention_secs: u64,
+        batch: u32,
+    ) -> Result<bool, sqlx::Error> {
+        let table = &self.database.0.table;
+        let candidates = format!(
+            r#"SELECT id, created_at, substr(CAST(channel AS BLOB), 1, length(?1)) = ?1 AND id <= ?2
+               FROM "{table}"
+               WHERE (created_at, id) > (?3, ?4) AND created_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?5)
+               ORDER BY created_at, id LIMIT ?6"#
+        );
+        let rows = sqlx::query(AssertSqlSafe(candidates))
+            .bind(lead.as_bytes())
+            .bind(released.high)
+            .bind(&self.trimmed_to.0)
+            .bind(self.trimmed_to.1)
+            .bind(format!("-{retention_secs} seconds"))
+            .bind(batch)
+            .fetch_all(&mut self.connection)
+            .await?;
+        let mut ids = Vec::new();
+        for row in &rows {
+            let id: i64 = row.try_get(0)?;
+            if row.try_get(2)? && released.contains(id) {
+                ids.push(id);
+            }
         }
-
-        let inserts = group.iter().zip(&plans).filter(|(_, plan)| matches!(plan, Plan::Insert));
-        let rows: Vec<NewRow> = inserts
-            .flat_map(|(request, _)| &request.messages)
-            .map(|message| {
-                let channel = prefix.channel(&message.stream).into_bytes();
-                NewRow { hash: channel_hash(&channel), channel, payload: message.payload.as_bytes() }
-            })
-            .collect();
-        let mut ids = self.insert(&rows).await?.into_iter();
-
-        let mut outcomes: Vec<Outcome> = Vec::with_capacity(group.len());
-        for (request, plan) in group.iter().zip(plans) {
-            outcomes.push(match plan {
-                Plan::Known(outcome) => outcome,
-                Plan::Repeat(first) => match (&outcomes[first], &group[first].key, &request.key) {
-                    (Outcome::Committed(ids), Some(first), Some(key))
-                        if first.fingerprint == key.fingerprint =>
-                    {
-                        Outcome::Replayed(ids.clone())
-                    }
-                    _ => Outcome::KeyReused,
-                },
-                Plan::Insert => {
-                    let ids: Vec<i64> = ids.by_ref().take(request.messages.len()).collect();
-                    if let Some(key) = &request.key {
-                        self.remember(prefix, key, &ids).await?;
-                    }
-                    Outcome::Committed(ids)
-                }
-            });
+        if !ids.is_empty() {
+            let ids = serde_json::to_string(&ids).expect("numbers are JSON");
+            let delete = format!(r#"DELETE FROM "{table}" WHERE id IN (SELECT value FROM json_each(?))"#);
+            sqlx::query(AssertSqlSafe(delete)).bind(ids).execute(&mut self.connection).await?;
         }
-        Ok(outcomes)
+        if let Some(last) = rows.last() {
+            self.trimmed_to = (last.try_get(1)?, last.try_get(0)?);
+        }
+        Ok(rows.len() == batch as usize)
     }
 
-    /// Inserts rows, and gives back their ids in the same order.
+    /// The next trim looks at all rows again: some may have been written with an
+    /// earlier time.
+    pub fn trim_from_the_start(&mut self) {
+        self.trimmed_to = Default::default();
+    }
+
+    pub async fn trim_helpers(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
+        Ok(self.trim_keys(batch).await? || self.trim_hashes(batch).await?)
+    }
+
+    /// Forgets idempotency keys after a day.
+    async fn trim_keys(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
+        let deleted = sqlx::query(
+            "DELETE FROM tablecast_idempotency_keys WHERE (prefix, idempotency_key) IN
+               (SELECT prefix, idempotency_key FROM tablecast_idempotency_keys
+                WHERE created_at < datetime('now', '-1 day') LIMIT ?)",
+        )
+        .bind(batch)
+        .execute(&mut self.connection)
+        .await?;
+        Ok(deleted.rows_affected() == u64::from(batch))
+    }
+
+    /// Forgets a batch of the hashes of channels that have no rows any more, in the order of
+    /// their names.
+    async fn trim_hashes(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
+        let table = &self.database.0.table;
+        let last: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT max(channel) FROM (SELECT channel FROM tablecast_stream_hashes WHERE channel > ? ORDER BY channel LIMIT ?)",
+        )
+        .bind(&self.hashes_trimmed_to)
+        .bind(batch)
+        .fetch_one(&mut self.connection)
+        .await?;
+        let Some(last) = last else {
+            self.hashes_trimmed_to.clear();
+            return Ok(false);
+        };
+        let delete = format!(
+            r#"DELETE FROM tablecast_stream_hashes WHERE channel > ? AND channel <= ?
+               AND NOT EXISTS (SELECT 1 FROM "{table}" AS m WHERE m.channel = tablecast_stream_hashes.channel)"#
+        );
+        sqlx::query(AssertSqlSafe(delete))
+            .bind(&self.hashes_trimmed_to)
+            .bind(&last)
+            .execute(&mut self.connection)
+            .await?;
+        self.hashes_trimmed_to = last;
+        Ok(true)
+    }
+
+    pub async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+}
+
+impl Transaction for Writer {
+    async fn claim(
+        &mut self,
+        prefix: &Prefix,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<Answered>>, sqlx::Error> {
+        // The write lock is ours already, so nobody else can come between.
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let row = sqlx::query(
+                "SELECT fingerprint, ids FROM tablecast_idempotency_keys WHERE prefix = ? AND idempotency_key = ?",
+            )
+            .bind(prefix.as_str())
+            .bind(&key.key)
+            .fetch_optional(&mut self.connection)
+            .await?;
+            found.push(match row {
+                Some(row) => Some(Answered { fingerprint: row.try_get(0)?, ids: row.try_get(1)? }),
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
     async fn insert(&mut self, rows: &[NewRow<'_>]) -> Result<Vec<i64>, sqlx::Error> {
         let mut ids = Vec::with_capacity(rows.len());
         for rows in rows.chunks(MAX_ROWS) {
@@ -149,145 +228,22 @@ impl Writer {
         Ok(ids)
     }
 
-    /// What a key was answered before, here or on another server.
-    async fn answered(
-        &mut self,
-        prefix: &Prefix,
-        key: &IdempotencyKey,
-    ) -> Result<Option<Outcome>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT fingerprint, ids FROM tablecast_idempotency_keys WHERE prefix = ? AND idempotency_key = ?",
-        )
-        .bind(prefix.as_str())
-        .bind(&key.key)
-        .fetch_optional(&mut self.connection)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        if row.try_get::<Vec<u8>, _>(0)? != key.fingerprint {
-            return Ok(Some(Outcome::KeyReused));
-        }
-        let ids = serde_json::from_str(&row.try_get::<String, _>(1)?);
-        Ok(Some(Outcome::Replayed(ids.map_err(|error| sqlx::Error::Decode(error.into()))?)))
-    }
-
     async fn remember(
         &mut self,
         prefix: &Prefix,
-        key: &IdempotencyKey,
-        ids: &[i64],
+        answers: &[(&IdempotencyKey, &[i64])],
     ) -> Result<(), sqlx::Error> {
-        let ids = serde_json::to_string(ids).expect("numbers are JSON");
-        sqlx::query("INSERT INTO tablecast_idempotency_keys (prefix, idempotency_key, fingerprint, ids, created_at) VALUES (?, ?, ?, ?, datetime('now'))")
-            .bind(prefix.as_str())
-            .bind(&key.key)
-            .bind(&key.fingerprint)
-            .bind(ids)
-            .execute(&mut self.connection)
-            .await?;
+        for (key, ids) in answers {
+            sqlx::query("INSERT INTO tablecast_idempotency_keys (prefix, idempotency_key, fingerprint, ids, created_at) VALUES (?, ?, ?, ?, datetime('now'))")
+                .bind(prefix.as_str())
+                .bind(&key.key)
+                .bind(&key.fingerprint)
+                .bind(serde_json::to_string(ids).expect("numbers are JSON"))
+                .execute(&mut self.connection)
+                .await?;
+        }
         Ok(())
     }
-
-    /// Deletes a batch of rows older than `retention_secs` and not above `released`;
-    /// says whether there may be more.
-    ///
-    /// The rows are found along the index on `created_at`; the place is kept, so
-    /// that another prefix's old rows are passed once and not on each call.
-    pub async fn trim(
-        &mut self,
-        lead: &str,
-        released: i64,
-        retention_secs: u64,
-        batch: u32,
-    ) -> Result<bool, sqlx::Error> {
-        let table = &self.database.0.table;
-        let candidates = format!(
-            r#"SELECT id, created_at, substr(CAST(channel AS BLOB), 1, length(?1)) = ?1 AND id <= ?2
-               FROM "{table}"
-               WHERE (created_at, id) > (?3, ?4) AND created_at < strftime('%Y-%m-%d %H:%M:%f', 'now', ?5)
-               ORDER BY created_at, id LIMIT ?6"#
-        );
-        let rows = sqlx::query(AssertSqlSafe(candidates))
-            .bind(lead.as_bytes())
-            .bind(released)
-            .bind(&self.trimmed_to.0)
-            .bind(self.trimmed_to.1)
-            .bind(format!("-{retention_secs} seconds"))
-            .bind(batch)
-            .fetch_all(&mut self.connection)
-            .await?;
-        let mut ids = Vec::new();
-        for row in &rows {
-            if row.try_get(2)? {
-                ids.push(row.try_get::<i64, _>(0)?);
-            }
-        }
-        if !ids.is_empty() {
-            let ids = serde_json::to_string(&ids).expect("numbers are JSON");
-            let delete = format!(r#"DELETE FROM "{table}" WHERE id IN (SELECT value FROM json_each(?))"#);
-            sqlx::query(AssertSqlSafe(delete)).bind(ids).execute(&mut self.connection).await?;
-        }
-        if let Some(last) = rows.last() {
-            self.trimmed_to = (last.try_get(1)?, last.try_get(0)?);
-        }
-        Ok(rows.len() == batch as usize)
-    }
-
-    /// The next trim looks at all rows again: some may have been written with an
-    /// earlier time.
-    pub fn trim_from_the_start(&mut self) {
-        self.trimmed_to = Default::default();
-    }
-
-    /// Forgets a batch of the hashes of channels that have no rows any more; says where to
-    /// go on, or none at the end.
-    pub async fn trim_hashes(&mut self, after: &[u8], batch: u32) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        let table = &self.database.0.table;
-        let last: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT max(channel) FROM (SELECT channel FROM tablecast_stream_hashes WHERE channel > ? ORDER BY channel LIMIT ?)",
-        )
-        .bind(after)
-        .bind(batch)
-        .fetch_one(&mut self.connection)
-        .await?;
-        let Some(last) = last else { return Ok(None) };
-        let delete = format!(
-            r#"DELETE FROM tablecast_stream_hashes WHERE channel > ? AND channel <= ?
-               AND NOT EXISTS (SELECT 1 FROM "{table}" AS m WHERE m.channel = tablecast_stream_hashes.channel)"#
-        );
-        sqlx::query(AssertSqlSafe(delete)).bind(after).bind(&last).execute(&mut self.connection).await?;
-        Ok(Some(last))
-    }
-
-    /// Forgets idempotency keys after a day.
-    pub async fn trim_keys(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
-        let deleted = sqlx::query(
-            "DELETE FROM tablecast_idempotency_keys WHERE (prefix, idempotency_key) IN
-               (SELECT prefix, idempotency_key FROM tablecast_idempotency_keys
-                WHERE created_at < datetime('now', '-1 day') LIMIT ?)",
-        )
-        .bind(batch)
-        .execute(&mut self.connection)
-        .await?;
-        Ok(deleted.rows_affected() == u64::from(batch))
-    }
-
-    pub async fn close(self) {
-        let _ = self.connection.close().await;
-    }
-}
-
-/// What is to be done for one request of a group.
-enum Plan {
-    Insert,
-    /// Its key stands in this group before, at this place.
-    Repeat(usize),
-    Known(Outcome),
-}
-
-struct NewRow<'a> {
-    channel: Vec<u8>,
-    payload: &'a [u8],
-    hash: i64,
 }
 
 /// An INSERT of up to so many rows, unused ones being NULL: a group of any size is few

@@ -1,0 +1,274 @@
+//! The databases that can hold the table, behind one name each for what is done with them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::gaps::{Evidence, Facts, Request as GapRequest, Start};
+use super::request::{Outcome, Request};
+use super::row::Page;
+use super::tail::Released;
+use super::{BusConfig, DatabaseUrl, Info, sqlite};
+use crate::stream::Prefix;
+
+/// How to get at the table. Cheap to clone; connections are opened from it.
+#[derive(Debug, Clone)]
+pub enum Database {
+    Sqlite(sqlite::Database),
+}
+
+/// The tail's connection: it only reads.
+pub(super) enum Reader {
+    Sqlite(sqlite::Reader),
+}
+
+/// The one connection that this process writes by.
+pub(super) enum Writer {
+    Sqlite(sqlite::Writer),
+}
+
+/// What says that it is worth looking at the table. It outlives connections.
+pub(super) enum Waker {
+    Sqlite(sqlite::Changes),
+}
+
+/// Which life of the table a reader has seen, and how much of it: a table that was restored,
+/// replaced or made anew leads another one.
+#[derive(Debug, Clone)]
+pub(super) enum History {
+    Sqlite(sqlite::FileId),
+}
+
+/// What a database holds.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    /// Not Rails: a server without prefix may trim all of it.
+    pub made_by_tablecast: bool,
+    /// Where an INSERT goes that names no prefix.
+    pub default_prefix: Prefix,
+    /// Whether SQL can publish, into this table.
+    pub publishing: bool,
+    /// Early generations of Solid Cable have it, NOT NULL.
+    pub has_updated_at: bool,
+    /// What works, and would work better otherwise: a sentence each, which says how.
+    pub advice: Vec<String>,
+}
+
+/// What `migrate` is asked for, beside what it does anyway.
+#[derive(Debug, Clone, Default)]
+pub struct Migration {
+    pub default_prefix: DefaultPrefix,
+}
+
+/// The prefix that publishing by SQL uses where none is given.
+#[derive(Debug, Clone)]
+pub enum DefaultPrefix {
+    /// This, unless one was set before.
+    Initial(Prefix),
+    /// This from now on.
+    Set(Prefix),
+}
+
+impl Default for DefaultPrefix {
+    fn default() -> Self {
+        Self::Initial(Prefix::default())
+    }
+}
+
+/// Why a database can't be used. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::SetupError),
+}
+
+/// What an error of a database means for what was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Another's lock: nothing was done, and may be tried again on this connection.
+    Busy,
+    /// A constraint or a trigger of somebody's making refused it, and will again.
+    Refused,
+    /// Nobody knows; a new connection may mend it.
+    Away,
+}
+
+/// Runs an expression on whichever it is.
+macro_rules! on {
+    ($of:ident, $self:expr, $it:ident => $body:expr) => {
+        match $self {
+            $of::Sqlite($it) => $body,
+        }
+    };
+}
+
+impl Database {
+    pub fn new(config: &BusConfig) -> Self {
+        match &config.url {
+            DatabaseUrl::Sqlite(location) => Self::Sqlite(sqlite::Database::new(location.clone(), config)),
+        }
+    }
+
+    /// For a server: reads what is there, or makes it (SQLite), and registers its prefix.
+    pub async fn prepare(&self, config: &BusConfig) -> Result<Info, SetupError> {
+        Ok(on!(Database, self, it => it.prepare(config).await?))
+    }
+
+    /// Makes what is missing, and upgrades what is older.
+    pub async fn migrate(&self, migration: &Migration) -> Result<Schema, SetupError> {
+        Ok(on!(Database, self, it => it.migrate(migration).await?))
+    }
+
+    /// The SQL that `migrate` would run; empty if there is nothing to do.
+    pub async fn plan(&self, migration: &Migration) -> Result<String, SetupError> {
+        Ok(on!(Database, self, it => it.plan(migration).await?))
+    }
+
+    /// Drops what `migrate` made, but for the table of messages.
+    pub async fn uninstall(&self) -> Result<(), SetupError> {
+        on!(Database, self, it => it.uninstall().await?);
+        Ok(())
+    }
+
+    /// What is there, changing nothing.
+    pub async fn inspect(&self) -> Result<Schema, SetupError> {
+        Ok(on!(Database, self, it => it.inspect().await?))
+    }
+
+    pub(super) async fn reader(&self) -> Result<Reader, sqlx::Error> {
+        Ok(match self {
+            Self::Sqlite(database) => Reader::Sqlite(database.reader().await?),
+        })
+    }
+
+    pub(super) async fn writer(&self) -> Result<Writer, sqlx::Error> {
+        Ok(match self {
+            Self::Sqlite(database) => Writer::Sqlite(database.writer().await?),
+        })
+    }
+
+    pub(super) async fn waker(&self, own_writes: Arc<Notify>) -> Result<Waker, SetupError> {
+        Ok(match self {
+            Self::Sqlite(database) => Waker::Sqlite(database.changes(own_writes)?),
+        })
+    }
+
+    pub(super) fn setup_error(&self, error: sqlx::Error) -> SetupError {
+        on!(Database, self, it => it.setup_error(error).into())
+    }
+
+    pub(super) fn trouble(&self, error: &sqlx::Error) -> Trouble {
+        on!(Database, self, it => it.trouble(error))
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        on!(Database, self, it => it.fmt(f))
+    }
+}
+
+impl Reader {
+    pub fn evidence(&self) -> Evidence {
+        on!(Reader, self, it => it.evidence())
+    }
+
+    /// What the table has.
+    pub async fn start(&mut self) -> Result<Start, sqlx::Error> {
+        on!(Reader, self, it => it.start().await)
+    }
+
+    /// Whether the next look can list transactions, if that is `wanted`.
+    pub fn lists(&self, wanted: bool) -> bool {
+        on!(Reader, self, it => it.lists(wanted))
+    }
+
+    /// One look at the table. None: it is as it was at the last one.
+    pub async fn look(&mut self, request: &GapRequest, lists: bool) -> Result<Option<Page>, sqlx::Error> {
+        on!(Reader, self, it => it.look(request, lists).await)
+    }
+
+    /// Whether it still leads to where a new one would.
+    pub fn is_current(&self) -> bool {
+        on!(Reader, self, it => it.is_current())
+    }
+
+    pub fn history(&self) -> History {
+        match self {
+            Self::Sqlite(reader) => History::Sqlite(reader.file()),
+        }
+    }
+
+    /// Whether this reads the table of which that was read, with all that was read of it.
+    pub fn follows(&self, before: &History) -> bool {
+        match (self, before) {
+            (Self::Sqlite(reader), History::Sqlite(file)) => reader.file() == *file,
+        }
+    }
+
+    pub async fn close(self) {
+        on!(Reader, self, it => it.close().await);
+    }
+}
+
+impl Writer {
+    /// Commits a group of requests in one transaction, in their order: all of it
+    /// or, with an error, nothing.
+    pub async fn commit(&mut self, prefix: &Prefix, group: &[Request]) -> Result<Vec<Outcome>, sqlx::Error> {
+        on!(Writer, self, it => it.commit(prefix, group).await)
+    }
+
+    /// Deletes a batch of rows older than `retention_secs` that were released; says
+    /// whether there may be more.
+    pub async fn trim(
+        &mut self,
+        lead: &str,
+        released: &Released,
+        retention_secs: u64,
+        batch: u32,
+    ) -> Result<bool, sqlx::Error> {
+        on!(Writer, self, it => it.trim(lead, released, retention_secs, batch).await)
+    }
+
+    /// Deletes a batch of what the helper tables needn't keep; says whether there may be more.
+    pub async fn trim_helpers(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
+        on!(Writer, self, it => it.trim_helpers(batch).await)
+    }
+
+    /// The next trim looks at all rows again: some may have been written with an earlier time.
+    pub fn trim_from_the_start(&mut self) {
+        on!(Writer, self, it => it.trim_from_the_start());
+    }
+
+    /// Whether it still leads to where a new one would.
+    pub fn is_current(&self) -> bool {
+        on!(Writer, self, it => it.is_current())
+    }
+
+    pub async fn close(self) {
+        on!(Writer, self, it => it.close().await);
+    }
+}
+
+impl Waker {
+    /// Waits until the table is worth a look: at the latest, and for no reason, after
+    /// `longest`. Cancel-safe.
+    pub async fn rest(&mut self, longest: std::time::Duration) {
+        match self {
+            Self::Sqlite(changes) => changes.worth_a_look(longest).await,
+        }
+    }
+
+    /// A look found the table changed.
+    pub fn looked(&mut self, rows: usize, _facts: Option<&Facts>) {
+        match self {
+            Self::Sqlite(changes) => {
+                changes.committed();
+                if rows > 0 {
+                    changes.flowed();
+                }
+            }
+        }
+    }
+}
