@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -9,28 +10,32 @@ use super::gaps::{Evidence, Facts, Request as GapRequest, Start};
 use super::request::{Outcome, Request};
 use super::row::Page;
 use super::tail::Released;
-use super::{BusConfig, DatabaseUrl, Info, sqlite};
+use super::{BusConfig, DatabaseUrl, Info, postgres, sqlite};
 use crate::stream::Prefix;
 
 /// How to get at the table. Cheap to clone; connections are opened from it.
 #[derive(Debug, Clone)]
 pub enum Database {
     Sqlite(sqlite::Database),
+    Postgres(postgres::Database),
 }
 
 /// The tail's connection: it only reads.
 pub(super) enum Reader {
     Sqlite(sqlite::Reader),
+    Postgres(postgres::Reader),
 }
 
 /// The one connection that this process writes by.
 pub(super) enum Writer {
     Sqlite(sqlite::Writer),
+    Postgres(postgres::Writer),
 }
 
 /// What says that it is worth looking at the table. It outlives connections.
 pub(super) enum Waker {
     Sqlite(sqlite::Changes),
+    Postgres(postgres::Waker),
 }
 
 /// Which life of the table a reader has seen, and how much of it: a table that was restored,
@@ -38,6 +43,7 @@ pub(super) enum Waker {
 #[derive(Debug, Clone)]
 pub(super) enum History {
     Sqlite(sqlite::FileId),
+    Postgres(postgres::History),
 }
 
 /// What a database holds.
@@ -59,6 +65,12 @@ pub struct Schema {
 #[derive(Debug, Clone, Default)]
 pub struct Migration {
     pub default_prefix: DefaultPrefix,
+    /// Prefixes for which to make a view that publishes under them alone.
+    pub fences: Vec<Prefix>,
+    /// Notify also where that makes prepared transactions fail (PostgreSQL).
+    pub notify: bool,
+    /// Wake servers also for rows that go straight into the table (PostgreSQL).
+    pub wake_trigger: bool,
 }
 
 /// The prefix that publishing by SQL uses where none is given.
@@ -81,11 +93,13 @@ impl Default for DefaultPrefix {
 pub enum SetupError {
     #[error(transparent)]
     Sqlite(#[from] sqlite::SetupError),
+    #[error(transparent)]
+    Postgres(#[from] postgres::SetupError),
 }
 
 /// What an error of a database means for what was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// Another's lock: nothing was done, and may be tried again on this connection.
     Busy,
     /// A constraint or a trigger of somebody's making refused it, and will again.
@@ -99,6 +113,7 @@ macro_rules! on {
     ($of:ident, $self:expr, $it:ident => $body:expr) => {
         match $self {
             $of::Sqlite($it) => $body,
+            $of::Postgres($it) => $body,
         }
     };
 }
@@ -107,6 +122,9 @@ impl Database {
     pub fn new(config: &BusConfig) -> Self {
         match &config.url {
             DatabaseUrl::Sqlite(location) => Self::Sqlite(sqlite::Database::new(location.clone(), config)),
+            DatabaseUrl::Postgres(location) => {
+                Self::Postgres(postgres::Database::new(location.clone(), config))
+            }
         }
     }
 
@@ -139,18 +157,21 @@ impl Database {
     pub(super) async fn reader(&self) -> Result<Reader, sqlx::Error> {
         Ok(match self {
             Self::Sqlite(database) => Reader::Sqlite(database.reader().await?),
+            Self::Postgres(database) => Reader::Postgres(database.reader().await?),
         })
     }
 
     pub(super) async fn writer(&self) -> Result<Writer, sqlx::Error> {
         Ok(match self {
             Self::Sqlite(database) => Writer::Sqlite(database.writer().await?),
+            Self::Postgres(database) => Writer::Postgres(database.writer().await?),
         })
     }
 
     pub(super) async fn waker(&self, own_writes: Arc<Notify>) -> Result<Waker, SetupError> {
         Ok(match self {
             Self::Sqlite(database) => Waker::Sqlite(database.changes(own_writes)?),
+            Self::Postgres(database) => Waker::Postgres(database.waker(own_writes).await?),
         })
     }
 
@@ -197,13 +218,16 @@ impl Reader {
     pub fn history(&self) -> History {
         match self {
             Self::Sqlite(reader) => History::Sqlite(reader.file()),
+            Self::Postgres(reader) => History::Postgres(reader.history().clone()),
         }
     }
 
     /// Whether this reads the table of which that was read, with all that was read of it.
-    pub fn follows(&self, before: &History) -> bool {
+    pub async fn follows(&mut self, before: &History) -> Result<bool, sqlx::Error> {
         match (self, before) {
-            (Self::Sqlite(reader), History::Sqlite(file)) => reader.file() == *file,
+            (Self::Sqlite(reader), History::Sqlite(file)) => Ok(reader.file() == *file),
+            (Self::Postgres(reader), History::Postgres(before)) => reader.follows(before).await,
+            _ => Ok(false),
         }
     }
 
@@ -242,8 +266,8 @@ impl Writer {
     }
 
     /// Whether it still leads to where a new one would.
-    pub fn is_current(&self) -> bool {
-        on!(Writer, self, it => it.is_current())
+    pub async fn is_current(&mut self) -> bool {
+        on!(Writer, self, it => it.is_current().await)
     }
 
     pub async fn close(self) {
@@ -252,16 +276,16 @@ impl Writer {
 }
 
 impl Waker {
-    /// Waits until the table is worth a look: at the latest, and for no reason, after
-    /// `longest`. Cancel-safe.
-    pub async fn rest(&mut self, longest: std::time::Duration) {
+    /// Whether the next look should list transactions, for the sake of this.
+    pub fn wants_facts(&self) -> bool {
         match self {
-            Self::Sqlite(changes) => changes.worth_a_look(longest).await,
+            Self::Sqlite(_) => false,
+            Self::Postgres(waker) => waker.wants_facts(),
         }
     }
 
-    /// A look found the table changed.
-    pub fn looked(&mut self, rows: usize, _facts: Option<&Facts>) {
+    /// A look found the table changed, or these rows.
+    pub fn looked(&mut self, rows: usize, facts: Option<&Facts>) {
         match self {
             Self::Sqlite(changes) => {
                 changes.committed();
@@ -269,6 +293,18 @@ impl Waker {
                     changes.flowed();
                 }
             }
+            Self::Postgres(waker) => waker.looked(rows, facts),
         }
+    }
+
+    /// Waits until the table is worth a look: at the latest, and for no reason, after
+    /// `longest`, or where writers notify, later. Cancel-safe.
+    pub async fn rest(&mut self, reader: &mut Reader, longest: Duration) -> Result<(), sqlx::Error> {
+        match (self, reader) {
+            (Self::Sqlite(changes), _) => changes.worth_a_look(longest).await,
+            (Self::Postgres(waker), Reader::Postgres(reader)) => waker.rest(reader, longest).await?,
+            (Self::Postgres(_), _) => unreachable!("both are of one database"),
+        }
+        Ok(())
     }
 }

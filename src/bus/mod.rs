@@ -38,6 +38,8 @@ mod group;
 mod hash;
 #[cfg(test)]
 pub mod memory;
+mod poll;
+pub mod postgres;
 mod publish;
 mod request;
 mod row;

@@ -283,10 +283,17 @@ async fn writer<'a>(
     writer: &'a mut Option<Writer>,
     database: &Database,
 ) -> Result<&'a mut Writer, sqlx::Error> {
-    if writer.as_ref().is_none_or(|writer| !writer.is_current()) {
-        *writer = Some(database.writer().await?);
+    let is_current = match writer {
+        Some(writer) => writer.is_current().await,
+        None => false,
+    };
+    if !is_current {
+        *writer = None;
     }
-    Ok(writer.as_mut().expect("it was just opened"))
+    match writer {
+        Some(writer) => Ok(writer),
+        None => Ok(writer.insert(database.writer().await?)),
+    }
 }
 
 /// The first and what else waits, up to the bounds of a group; and what was taken

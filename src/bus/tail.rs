@@ -47,7 +47,7 @@ pub(super) struct Progress {
 
 /// What had been released at a moment: all up to `high` but for `gaps`, which ascend.
 #[derive(Debug)]
-pub(super) struct Released {
+pub struct Released {
     pub high: i64,
     gaps: Vec<IdRange>,
 }
@@ -67,7 +67,7 @@ impl Released {
 }
 
 const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 impl Tail {
     /// Starts at the end of the log: what is there already was for those who listened.
@@ -113,7 +113,7 @@ impl Tail {
         let reader = self.reader.as_mut().expect("it was just opened");
         let (lists, request) = {
             let mut gaps = self.progress.gaps.lock();
-            let lists = reader.lists(gaps.open_ranges() > 0);
+            let lists = reader.lists(gaps.open_ranges() > 0 || self.waker.wants_facts());
             (lists, gaps.request(lists))
         };
         let began = Instant::now();
@@ -159,9 +159,11 @@ impl Tail {
             }
         }
         if self.reader.is_none() {
-            let reader = self.reader.insert(self.database.reader().await?);
+            let mut reader = self.database.reader().await?;
+            let follows = reader.follows(&self.history).await?;
             self.progress.gaps.lock().reconnected();
-            return Ok(reader.follows(&self.history));
+            self.reader = Some(reader);
+            return Ok(follows);
         }
         Ok(true)
     }
@@ -175,8 +177,12 @@ impl Tail {
 
     /// Goes on from the end of a table that isn't the one that was followed.
     async fn begin_anew(&mut self) -> Result<Batch, sqlx::Error> {
-        let mut reader = self.reader.take().expect("it was just opened");
-        // Should this fail, `history` is still the old one, and the next connection tells it again.
+        // A reader is made for one life of the table. Should anything fail here, `history` is
+        // still the old one, and the next connection tells it again.
+        if let Some(reader) = self.reader.take() {
+            reader.close().await;
+        }
+        let mut reader = self.database.reader().await?;
         let start = reader.start().await?;
         self.history = reader.history();
         metrics().tail_position.set(start.high as f64);
@@ -245,7 +251,7 @@ impl Source for Tail {
                     match found {
                         Some(batch) => return batch,
                         None if self.again => {}
-                        None => self.waker.rest(self.poll_interval).await,
+                        None => self.rest().await,
                     }
                 }
                 Err(error) => self.recover(error).await,
@@ -255,15 +261,23 @@ impl Source for Tail {
 }
 
 impl Tail {
+    async fn rest(&mut self) {
+        let reader = self.reader.as_mut().expect("it has just looked");
+        if let Err(error) = self.waker.rest(reader, self.poll_interval).await {
+            self.recover(error).await;
+        }
+    }
+
     /// What was released stays known, so that after any outage all that was committed
     /// meanwhile is read.
     async fn recover(&mut self, error: sqlx::Error) {
         self.failures = self.failures.saturating_add(1);
+        let trouble = self.database.trouble(&error);
         // One failed look under a lock is a matter of milliseconds, not of readiness.
         if self.failures > 1 {
-            self.status.set(Status::Away(error.to_string().into()));
+            self.status.set(Status::Away(self.database.setup_error(error).to_string().into()));
         }
-        if self.database.trouble(&error) != Trouble::Busy {
+        if trouble != Trouble::Busy {
             self.disconnect().await;
         }
         let longest = self.poll_interval.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);

@@ -2,7 +2,7 @@ use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Failure, Outcome, finish};
-use crate::bus::{BusConfig, Database, DefaultPrefix, Migration};
+use crate::bus::{BusConfig, Database, DefaultPrefix, Migration, Wake};
 use crate::config::{Group, Values, args};
 use crate::stream::Prefix;
 
@@ -15,6 +15,19 @@ pub fn command() -> Command {
                 .long("default-prefix")
                 .value_name("PREFIX")
                 .help("From now on an INSERT without a prefix goes to this one; an empty one is none [default: what it was, at first --channel-prefix]"),
+        )
+        .arg(
+            Arg::new("fence")
+                .long("fence")
+                .value_name("PREFIX")
+                .action(ArgAction::Append)
+                .help("Make tablecast_publish_PREFIX, which publishes under this prefix alone: for roles that may write no other"),
+        )
+        .arg(
+            Arg::new("wake-trigger")
+                .long("wake-trigger")
+                .action(ArgAction::SetTrue)
+                .help("PostgreSQL: let rows that Rails writes wake servers too, by a trigger on its table"),
         )
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the SQL instead of running it"))
         .arg(
@@ -39,7 +52,16 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         None => DefaultPrefix::Initial(config.prefix.clone()),
     };
     let database = Database::new(&config);
-    let migration = Migration { default_prefix };
+    let fences = matches.get_many::<String>("fence").unwrap_or_default();
+    let fences: Result<Vec<Prefix>, Failure> = fences
+        .map(|text| Prefix::new(text).map_err(|error| Failure::Usage(anyhow!("--fence {text:?}: {error}"))))
+        .collect();
+    let migration = Migration {
+        default_prefix,
+        fences: fences?,
+        notify: config.wake == Wake::Notify,
+        wake_trigger: matches.get_flag("wake-trigger"),
+    };
     if matches.get_flag("print") {
         match database.plan(&migration).await?.as_str() {
             "" => eprintln!("{database}: nothing to do"),

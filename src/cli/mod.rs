@@ -86,7 +86,7 @@ fn run(name: &str, matches: &ArgMatches) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match name {
-            "serve" => serve::run(values, logs.format).await,
+            "serve" => serve::run(matches, values, logs.format).await,
             demo::DEMO => demo::run(matches, values).await,
             "publish" => publish::run(matches, values).await,
             "watch" => watch::run(matches, values).await,

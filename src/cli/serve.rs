@@ -1,8 +1,9 @@
 use axum::Router;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Outcome, finish};
+use crate::bus::{Database, DefaultPrefix, Migration, Wake};
 use crate::config::{Config, Group, Values, args};
 use crate::server::Server;
 use crate::telemetry::{LogFormat, install_metrics};
@@ -25,9 +26,15 @@ pub fn command() -> Command {
         )
 }
 
-pub async fn run(mut values: Values, log: LogFormat) -> Outcome {
+pub async fn run(matches: &ArgMatches, mut values: Values, log: LogFormat) -> Outcome {
     let config = Config::resolve(&mut values);
     finish(values)?;
+    if matches.get_flag("migrate") {
+        let default_prefix = DefaultPrefix::Initial(config.bus.prefix.clone());
+        let notify = config.bus.wake == Wake::Notify;
+        let migration = Migration { default_prefix, notify, ..Migration::default() };
+        Database::new(&config.bus).migrate(&migration).await?;
+    }
     let server = Server::bind(config, Router::new(), install_metrics()?).await?;
     for line in server.describe() {
         match log {

@@ -11,6 +11,7 @@ use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::{SetupError, Wake};
+use crate::bus::poll::Flow;
 
 /// How long a change of the file is followed by close looks at the database.
 const AFTER_REPORT: Duration = Duration::from_millis(50);
@@ -18,10 +19,6 @@ const AFTER_REPORT: Duration = Duration::from_millis(50);
 const CLOSE_LOOK: Duration = Duration::from_micros(100);
 /// Close looks that go on although a commit was found.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-
-/// Where nothing reports: how closely, and how long, a table is polled that flowed.
-const FLOWING_POLL: Duration = Duration::from_millis(5);
-const STILL_FLOWING: Duration = Duration::from_secs(1);
 
 /// What says that it is worth looking at the database.
 ///
@@ -37,7 +34,7 @@ pub struct Changes {
     look: Arc<Notify>,
     committed: Arc<AtomicBool>,
     own_writes: Arc<Notify>,
-    flowing_until: Instant,
+    flow: Flow,
 }
 
 impl Changes {
@@ -54,14 +51,13 @@ impl Changes {
                 }
             },
         };
-        Ok(Self { watcher, look, committed, own_writes, flowing_until: Instant::now() })
+        Ok(Self { watcher, look, committed, own_writes, flow: Flow::default() })
     }
 
     /// Waits until the database is worth a look: at the latest, and for no reason,
     /// after `longest`. Cancel-safe.
     pub async fn worth_a_look(&mut self, longest: Duration) {
-        let is_flowing = self.watcher.is_none() && Instant::now() < self.flowing_until;
-        let longest = if is_flowing { longest.min(FLOWING_POLL) } else { longest };
+        let longest = if self.watcher.is_none() { self.flow.pause(longest) } else { longest };
         tokio::select! {
             biased;
             () = self.own_writes.notified() => {}
@@ -77,7 +73,7 @@ impl Changes {
 
     /// There were rows.
     pub fn flowed(&mut self) {
-        self.flowing_until = Instant::now() + STILL_FLOWING;
+        self.flow.flowed();
     }
 }
 

@@ -93,6 +93,9 @@ impl Database {
 
     /// What `migrate` does: `prepare` without a server.
     pub async fn migrate(&self, migration: &Migration) -> Result<Schema, SetupError> {
+        if !migration.fences.is_empty() || migration.wake_trigger {
+            return Err(SetupError::NotHere);
+        }
         schema::ensure(&mut self.create().await?, self, &migration.default_prefix).await
     }
 

@@ -64,6 +64,10 @@ pub enum SetupError {
         "publishing by SQL in this database goes into table {0}: use --table {0}, or run `tablecast migrate --uninstall` with it first"
     )]
     OtherTable(String),
+    #[error(
+        "--fence and --wake-trigger are for databases with roles; who can open a SQLite file can write all of it"
+    )]
+    NotHere,
     #[error("watching the file's folder failed ({0}); --wake poll does without")]
     Watch(#[from] notify::Error),
     #[error("the database answered: {0}")]

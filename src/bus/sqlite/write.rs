@@ -49,7 +49,7 @@ impl Writer {
     }
 
     /// Whether the path still leads to the file that this writes.
-    pub fn is_current(&self) -> bool {
+    pub async fn is_current(&mut self) -> bool {
         self.database.leads_to(self.file)
     }
 

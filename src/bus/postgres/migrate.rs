@@ -1,0 +1,216 @@
+//! Making the table and its helpers.
+//!
+//! What is made is a state and not a number of steps: each run makes what is missing or was made
+//! by an older script, and nothing where all is there.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Executor, Row};
+use tokio::time::{Instant, sleep};
+
+use super::Database;
+use super::connect::Session;
+use super::schema::{self, Schema, SetupError, timestamps};
+use crate::bus::channel_hash;
+use crate::bus::database::{DefaultPrefix, Migration};
+use crate::stream::Prefix;
+
+const MESSAGES: &str = include_str!("../../../migrations/postgres/messages.sql");
+const HELPERS: &str = include_str!("../../../migrations/postgres/helpers.sql");
+const PUBLISH: &str = include_str!("../../../migrations/postgres/publish.sql");
+const WAKE: &str = include_str!("../../../migrations/postgres/wake.sql");
+const WAKE_TRIGGER: &str = include_str!("../../../migrations/postgres/wake_trigger.sql");
+const FENCE: &str = include_str!("../../../migrations/postgres/fence.sql");
+const INDEX: &str = include_str!("../../../migrations/postgres/index.sql");
+const UNINSTALL: &str = include_str!("../../../migrations/postgres/uninstall.sql");
+
+/// Longer than another's migration takes, but for the index of a very large table.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// What `tablecast_publish_<prefix>` leaves of a name's 63 bytes.
+const MAX_FENCE_BYTES: usize = 45;
+
+/// Scripts to be run: in one transaction, then one by one outside of any.
+#[derive(Default)]
+struct Plan {
+    together: Vec<String>,
+    apart: Vec<String>,
+}
+
+/// Makes what is missing. Any number of processes may do so at once: one works, the others wait,
+/// and find nothing to do.
+pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schema, SetupError> {
+    let failed = |error| SetupError::from_sqlx(error, database);
+    let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
+    if session.pooled {
+        return Err(SetupError::Pooled(database.to_string()));
+    }
+    if !plan(&mut session, database, migration).await?.is_empty() {
+        // Polled: who waits *in* the lock holds a snapshot, for which CREATE INDEX CONCURRENTLY
+        // waits in turn. It ends with the connection.
+        let started = Instant::now();
+        let lock = "SELECT pg_try_advisory_lock(hashtextextended('tablecast migrate', 0))";
+        while !session.connection.fetch_one(lock).await.and_then(|row| row.try_get(0)).map_err(failed)? {
+            if started.elapsed() >= LOCK_PATIENCE {
+                return Err(SetupError::Busy);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        let Plan { together, apart } = plan(&mut session, database, migration).await?;
+        // A worker's open transaction may hold the table; those who come after it don't wait for
+        // longer than this.
+        let script = format!("BEGIN; SET LOCAL lock_timeout = '5s';\n{}\nCOMMIT", together.join("\n"));
+        session.connection.execute(AssertSqlSafe(script)).await.map_err(failed)?;
+        for script in apart {
+            for statement in statements(&script) {
+                session.connection.execute(AssertSqlSafe(statement)).await.map_err(failed)?;
+            }
+        }
+    }
+    let schema = schema::inspect(&mut session, database).await?;
+    session.close().await;
+    Ok(schema)
+}
+
+/// The SQL that [`migrate`] would run.
+pub async fn print(database: &Database, migration: &Migration) -> Result<String, SetupError> {
+    let failed = |error| SetupError::from_sqlx(error, database);
+    let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
+    session.begin_if_pooled().await.map_err(failed)?;
+    let Plan { together, apart } = plan(&mut session, database, migration).await?;
+    session.close().await;
+    let mut scripts = Vec::new();
+    if !together.is_empty() {
+        scripts.push(format!("BEGIN;\n\n{}\nCOMMIT;", together.join("\n")));
+    }
+    scripts.extend(apart);
+    Ok(scripts.join("\n"))
+}
+
+pub async fn uninstall(database: &Database) -> Result<(), SetupError> {
+    let failed = |error| SetupError::from_sqlx(error, database);
+    let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
+    let schema = schema_name(&mut session, database).await?;
+    let script = UNINSTALL.replace("{{schema}}", &schema);
+    session.connection.execute(AssertSqlSafe(format!("BEGIN;{script}COMMIT"))).await.map_err(failed)?;
+    session.close().await;
+    Ok(())
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        self.together.is_empty() && self.apart.is_empty()
+    }
+}
+
+/// Where the table is, or would be made: quoted.
+async fn schema_name(session: &mut Session, database: &Database) -> Result<String, SetupError> {
+    let row = sqlx::query(
+        "SELECT coalesce((SELECT quote_ident(n.nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                          WHERE c.oid = to_regclass($1)), quote_ident(current_schema()))",
+    )
+    .persistent(false)
+    .bind(format!("\"{}\"", database.0.table))
+    .fetch_one(&mut session.connection)
+    .await
+    .and_then(|row| row.try_get::<Option<String>, _>(0))
+    .map_err(|error| SetupError::from_sqlx(error, database))?;
+    row.ok_or_else(|| SetupError::NoRights {
+        role: database.0.options.get_username().to_owned(),
+        what: "use any schema of its search_path".into(),
+        cure: "set its search_path, or grant it USAGE and CREATE on one".into(),
+    })
+}
+
+async fn plan(session: &mut Session, database: &Database, migration: &Migration) -> Result<Plan, SetupError> {
+    let failed = |error| SetupError::from_sqlx(error, database);
+    let schema = schema_name(session, database).await?;
+    let fill = |script: &str| script.replace("{{schema}}", &schema).replace("{{table}}", &database.0.table);
+    let before = match schema::inspect(session, database).await {
+        Ok(schema) => Some(schema),
+        Err(SetupError::NoTable(_)) => None,
+        Err(error) => return Err(error),
+    };
+
+    let mut plan = Plan::default();
+    if before.is_none() {
+        plan.together.push(fill(MESSAGES));
+    }
+    let present = sqlx::query(
+        "SELECT to_regclass($1 || '.tablecast_idempotency_keys') IS NOT NULL
+           AND to_regclass($1 || '.tablecast_prefixes') IS NOT NULL AND to_regclass($1 || '.tablecast_wake') IS NOT NULL,
+           to_regclass($1 || '.tablecast_publish') IS NOT NULL, to_regclass($1 || '.tablecast_defaults') IS NOT NULL,
+           current_setting('max_prepared_transactions')::int4,
+           EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1 || '.' || $2) AND tgname = 'tablecast_wake_servers'),
+           ARRAY(SELECT p.prefix FROM unnest($3::text[]) AS p(prefix)
+                 WHERE to_regclass($1 || '.\"tablecast_publish_' || p.prefix || '\"') IS NULL)",
+    )
+    .persistent(false)
+    .bind(&schema)
+    .bind(format!("\"{}\"", database.0.table))
+    .bind(migration.fences.iter().map(Prefix::as_str).collect::<Vec<_>>())
+    .fetch_one(&mut session.connection)
+    .await
+    .map_err(failed)?;
+    if !present.get::<bool, _>(0) {
+        plan.together.push(fill(HELPERS));
+    }
+
+    let installed = if present.get(2) {
+        let sql = format!("SELECT prefix, messages, version FROM {schema}.tablecast_defaults");
+        let row = sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch_one(&mut session.connection).await;
+        let row = row.map_err(failed)?;
+        Some((row.get::<String, _>(0), row.get::<String, _>(1), row.get::<String, _>(2)))
+    } else {
+        None
+    };
+    if let Some((_, messages, _)) =
+        installed.as_ref().filter(|(_, messages, _)| *messages != database.0.table)
+    {
+        return Err(SetupError::OtherTable(messages.clone()));
+    }
+    let prefix = match (&migration.default_prefix, &installed) {
+        (DefaultPrefix::Initial(_), Some((prefix, ..))) => Prefix::new(prefix).unwrap_or_default(),
+        (DefaultPrefix::Initial(prefix) | DefaultPrefix::Set(prefix), _) => prefix.clone(),
+    };
+    // A NOTIFY makes PREPARE TRANSACTION fail, and one that comes only sometimes would do so only
+    // sometimes: where that can be used, it has to be asked for.
+    let notifies = migration.notify || present.get::<i32, _>(3) == 0;
+    let has_updated_at = before.as_ref().is_some_and(|schema| schema.has_updated_at);
+    let (columns, now) = timestamps(has_updated_at);
+    let script = fill(PUBLISH)
+        .replace("{{timestamps}}", columns)
+        .replace("{{now}}", &now)
+        .replace("{{default_prefix}}", &literal(prefix.as_str()))
+        .replace("{{wake}}", &if notifies { fill(WAKE) } else { String::new() });
+    let version = format!("{:016x}", channel_hash(script.as_bytes()));
+    let is_current = present.get(1) && installed.is_some_and(|(.., installed)| installed == version);
+    if !is_current {
+        plan.together.push(script.replace("{{version}}", &version));
+    }
+    let fences: Vec<String> = present.get(5);
+    for prefix in fences {
+        if prefix.len() > MAX_FENCE_BYTES
+            || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        {
+            return Err(SetupError::NotAFence(prefix));
+        }
+        plan.together.push(fill(FENCE).replace("{{prefix}}", &prefix));
+    }
+    if migration.wake_trigger && !present.get::<bool, _>(4) {
+        plan.together.push(fill(WAKE_TRIGGER).replace("{{wake}}", &fill(WAKE)));
+    }
+    if before.is_some_and(|schema| !schema.has_replay_index) {
+        plan.apart.push(fill(INDEX));
+    }
+    Ok(plan)
+}
+
+/// As SQL writes text, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A script of plain statements, one by one.
+fn statements(script: &str) -> impl Iterator<Item = String> {
+    script.split(';').map(|statement| statement.trim().to_owned()).filter(|statement| !statement.is_empty())
+}
