@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn xids_are_told_apart_over_the_turn_of_their_lower_half() {
-        let turn = 1 << 32;
+        let turn: u64 = 1 << 32;
         let snapshot = FullSnapshot::parse(&format!("{}:{}:{}", turn - 2, turn + 3, turn - 2)).unwrap();
         assert!(snapshot.is_running(u32::MAX - 1));
         assert!(!snapshot.is_running(u32::MAX));
