@@ -39,6 +39,7 @@ mod hash;
 #[cfg(test)]
 pub mod memory;
 mod poll;
+pub mod position;
 pub mod postgres;
 mod publish;
 mod request;

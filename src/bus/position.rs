@@ -1,0 +1,242 @@
+//! What a server has released at a moment, so that another one can go on from it exactly.
+//!
+//! # What it is
+//!
+//! A position is a set of ids: all up to `high`, but for the gaps. The number alone is none: 9 with
+//! 5 still open and 9 after 5 has arrived are different moments with one number. What of the
+//! rows of a stream is in a server's set and not in a client's, that client has missed.
+//!
+//! # Why a resume is exact
+//!
+//! A client that comes with P to a server first waits for a *barrier*: a look at the table that
+//! was begun after it came, and was complete. All that any other server had released, and so all
+//! that P can hold, had been committed before that, and is in the server's own set R. Then the
+//! client gets R without P from the table, in the order of ids, and from then on what is
+//! released after R. Without the barrier R may lack what P has, and the client would get it
+//! twice.
+//!
+//! # Its form
+//!
+//! One word of at most [`MAX_BYTES`], opaque to everybody else. It is a client's to send back and so
+//! nothing is believed that could hurt: whatever it says, a client gets rows of a stream that it
+//! may listen to.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::gaps::IdRange;
+
+/// A set of released ids, of one history of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Which table, and which life of it.
+    pub history: u64,
+    /// When it was taken, by the database's clock: milliseconds since 1970, UTC.
+    pub time: i64,
+    pub high: i64,
+    /// Ascending, apart from one another, and none above `high`.
+    pub gaps: Vec<IdRange>,
+}
+
+/// What a word that should be a position is instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a position")]
+pub struct NotAPosition;
+
+/// The longest word for a position. A position with more gaps than fit has none: who has
+/// only that can't resume.
+pub const MAX_BYTES: usize = 256;
+
+/// Of the form; another one would begin with another letter.
+const FORM: char = 'a';
+
+impl Position {
+    /// The word for it; none if it has too many gaps.
+    pub fn encode(&self) -> Option<String> {
+        let mut bytes = self.history.to_be_bytes().to_vec();
+        put(&mut bytes, self.time.max(0) as u64);
+        put(&mut bytes, self.high.max(0) as u64);
+        // From the top down, since open gaps are young: each by its distance and its length.
+        let mut above = self.high;
+        for gap in self.gaps.iter().rev() {
+            put(&mut bytes, above.wrapping_sub(gap.last) as u64);
+            put(&mut bytes, (gap.last - gap.first) as u64);
+            above = gap.first;
+        }
+        let word = format!("{FORM}{}", URL_SAFE_NO_PAD.encode(&bytes));
+        (word.len() <= MAX_BYTES).then_some(word)
+    }
+
+    pub fn decode(word: &str) -> Result<Self, NotAPosition> {
+        if word.len() > MAX_BYTES {
+            return Err(NotAPosition);
+        }
+        let word = word.strip_prefix(FORM).ok_or(NotAPosition)?;
+        let bytes = URL_SAFE_NO_PAD.decode(word).map_err(|_| NotAPosition)?;
+        let (history, mut rest) = bytes.split_first_chunk().ok_or(NotAPosition)?;
+        let mut next = || take(&mut rest).and_then(|value| i64::try_from(value).ok());
+        let (time, high) = (next().ok_or(NotAPosition)?, next().ok_or(NotAPosition)?);
+        let mut gaps = Vec::new();
+        let mut above = high;
+        while let Some(distance) = next() {
+            let length = next().ok_or(NotAPosition)?;
+            let last = above.checked_sub(distance).ok_or(NotAPosition)?;
+            let first = last.checked_sub(length).ok_or(NotAPosition)?;
+            let apart = gaps.is_empty() || distance > 1;
+            if first < 1 || !apart {
+                return Err(NotAPosition);
+            }
+            gaps.push(IdRange { first, last });
+            above = first;
+        }
+        gaps.reverse();
+        Ok(Self { history: u64::from_be_bytes(*history), time, high, gaps })
+    }
+
+    pub fn contains(&self, id: i64) -> bool {
+        let next = self.gaps.partition_point(|gap| gap.last < id);
+        id <= self.high && self.gaps.get(next).is_none_or(|gap| id < gap.first)
+    }
+
+    /// The ids that `released` has and this has not. Ascending.
+    pub fn missed(&self, released: &Self) -> Vec<IdRange> {
+        let above = IdRange { first: self.high + 1, last: released.high };
+        let mut wanted: Vec<IdRange> =
+            self.gaps.iter().copied().filter(|gap| gap.first <= released.high).collect();
+        for gap in &mut wanted {
+            gap.last = gap.last.min(released.high);
+        }
+        if above.first <= above.last {
+            wanted.push(above);
+        }
+        without(wanted, &released.gaps)
+    }
+
+    /// This, once all that was missed of `released` up to `id` has been replayed.
+    pub fn replayed_to(&self, id: i64, released: &Self) -> Self {
+        let mut gaps: Vec<IdRange> = Vec::new();
+        // Up to the id only what both lack is still to come; between it and our own end what we lack.
+        let mut lacking: Vec<IdRange> = self.gaps.clone();
+        let high = self.high.max(id);
+        if high > self.high {
+            lacking.push(IdRange { first: self.high + 1, last: high });
+        }
+        for gap in lacking {
+            if gap.first > id {
+                gaps.push(gap);
+                continue;
+            }
+            let below = IdRange { first: gap.first, last: gap.last.min(id) };
+            gaps.extend(both(below, &released.gaps));
+            if gap.last > id {
+                gaps.push(IdRange { first: id + 1, last: gap.last });
+            }
+        }
+        Self { gaps: joined(gaps), high, ..released.clone() }
+    }
+}
+
+/// The positions within a batch, made only if they are asked for.
+#[derive(Debug, Clone)]
+pub struct Steps {
+    before: Arc<Position>,
+    /// Ids in the order of their release; those from `late` on lie above `before.high`.
+    ids: Arc<[i64]>,
+    late: usize,
+    /// What is above it doesn't count: it lies far above all others.
+    high: i64,
+}
+
+impl Steps {
+    pub fn new(before: Position, ids: Vec<i64>, late: usize, high: i64) -> Self {
+        Self { before: Arc::new(before), ids: ids.into(), late, high }
+    }
+
+    /// What has been released once the first `count` ids of the batch have.
+    pub fn after(&self, count: usize) -> Position {
+        let mut position = Position::clone(&self.before);
+        let late = &self.ids[..count.min(self.late)];
+        let found = late.iter().map(|id| IdRange { first: *id, last: *id }).collect::<Vec<_>>();
+        position.gaps = without(position.gaps, &found);
+        for id in self.ids[self.late..].iter().take(count.saturating_sub(self.late)) {
+            if *id > self.high {
+                continue;
+            }
+            if *id > position.high + 1 {
+                position.gaps.push(IdRange { first: position.high + 1, last: id - 1 });
+            }
+            position.high = *id;
+        }
+        position
+    }
+}
+
+/// `wanted` less `taken`. All ascend and are apart.
+fn without(wanted: Vec<IdRange>, taken: &[IdRange]) -> Vec<IdRange> {
+    let mut rest = Vec::with_capacity(wanted.len());
+    let mut from = 0;
+    for mut range in wanted {
+        from += taken[from..].partition_point(|gap| gap.last < range.first);
+        for gap in &taken[from..] {
+            if gap.first > range.last {
+                break;
+            }
+            if gap.first > range.first {
+                rest.push(IdRange { first: range.first, last: gap.first - 1 });
+            }
+            range.first = gap.last.saturating_add(1);
+        }
+        if range.first <= range.last {
+            rest.push(range);
+        }
+    }
+    rest
+}
+
+/// What of a range lies in one of these, which ascend.
+fn both(range: IdRange, others: &[IdRange]) -> impl Iterator<Item = IdRange> {
+    let from = others.partition_point(move |other| other.last < range.first);
+    others[from..]
+        .iter()
+        .take_while(move |other| other.first <= range.last)
+        .map(move |other| IdRange { first: other.first.max(range.first), last: other.last.min(range.last) })
+}
+
+/// Makes one of two that touch.
+fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
+    let mut all: Vec<IdRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match all.last_mut() {
+            Some(before) if before.last + 1 == range.first => before.last = range.last,
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
+/// Seven bits at a time, the lowest first.
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f).checked_shl(shift)?;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
