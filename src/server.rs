@@ -74,7 +74,7 @@ impl Server {
             accept_rate: config.http.accept_rate,
         };
         let prefix = config.bus.prefix.clone();
-        let Bus { tail, publisher, writer, status, info } = Bus::open(&config.bus).await?;
+        let Bus { tail, publisher, writer, status, info, .. } = Bus::open(&config.bus).await?;
         let app = App {
             context: Arc::new(Context {
                 hub: Arc::default(),

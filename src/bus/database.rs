@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::gaps::{Evidence, Facts, Request as GapRequest, Start};
+use super::gaps::{Evidence, Facts, IdRange, Request as GapRequest, Start};
+use super::position::Ids;
 use super::request::{Outcome, Request};
-use super::row::Page;
-use super::tail::Released;
+use super::row::{Page, Row};
 use super::{BusConfig, DatabaseUrl, Info, postgres, sqlite};
 use crate::stream::Prefix;
 
@@ -30,6 +30,12 @@ pub(super) enum Reader {
 pub(super) enum Writer {
     Sqlite(sqlite::Writer),
     Postgres(postgres::Writer),
+}
+
+/// A connection that reads back.
+pub(super) enum Replayer {
+    Sqlite(sqlite::Replayer),
+    Postgres(postgres::Replayer),
 }
 
 /// What says that it is worth looking at the table. It outlives connections.
@@ -168,6 +174,13 @@ impl Database {
         })
     }
 
+    pub(super) async fn replayer(&self) -> Result<Replayer, sqlx::Error> {
+        Ok(match self {
+            Self::Sqlite(database) => Replayer::Sqlite(database.replayer().await?),
+            Self::Postgres(database) => Replayer::Postgres(database.replayer().await?),
+        })
+    }
+
     pub(super) async fn waker(&self, own_writes: Arc<Notify>) -> Result<Waker, SetupError> {
         Ok(match self {
             Self::Sqlite(database) => Waker::Sqlite(database.changes(own_writes)?),
@@ -210,6 +223,15 @@ impl Reader {
         on!(Reader, self, it => it.look(request, lists).await)
     }
 
+    /// The ids of those among these late rows of which a newer one, up to `high`, is there.
+    pub async fn superseded(&mut self, late: &[Row], high: i64) -> Result<Vec<i64>, sqlx::Error> {
+        match self {
+            // Nothing comes late.
+            Self::Sqlite(_) => Ok(Vec::new()),
+            Self::Postgres(reader) => reader.superseded(late, high).await,
+        }
+    }
+
     /// Whether it still leads to where a new one would.
     pub fn is_current(&self) -> bool {
         on!(Reader, self, it => it.is_current())
@@ -236,6 +258,30 @@ impl Reader {
     }
 }
 
+impl Replayer {
+    /// Rows of a channel in these ranges, oldest first.
+    pub async fn ranges(
+        &mut self,
+        channel: &[u8],
+        hash: i64,
+        ranges: &[IdRange],
+        limit: usize,
+    ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+        on!(Replayer, self, it => it.ranges(channel, hash, ranges, limit).await)
+    }
+
+    /// The last rows of a channel up to an id, newest first.
+    pub async fn latest(
+        &mut self,
+        channel: &[u8],
+        hash: i64,
+        high: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+        on!(Replayer, self, it => it.latest(channel, hash, high, limit).await)
+    }
+}
+
 impl Writer {
     /// Commits a group of requests in one transaction, in their order: all of it
     /// or, with an error, nothing.
@@ -248,7 +294,7 @@ impl Writer {
     pub async fn trim(
         &mut self,
         lead: &str,
-        released: &Released,
+        released: &Ids,
         retention_secs: u64,
         batch: u32,
     ) -> Result<bool, sqlx::Error> {

@@ -2,7 +2,8 @@
 
 use tokio::sync::mpsc;
 
-use super::{Batch, Message, Source};
+use super::position::Steps;
+use super::{Batch, Message, Messages, Source};
 use crate::stream::Stream;
 
 pub struct MemorySource(mpsc::UnboundedReceiver<Batch>);
@@ -18,8 +19,14 @@ pub fn memory() -> (MemoryWriter, MemorySource) {
 impl MemoryWriter {
     /// One batch of messages of one stream.
     pub fn release(&self, stream: &Stream, payloads: &[&str]) {
-        let message = |payload: &&str| Message { stream: stream.clone(), payload: (*payload).into() };
-        self.send(Batch::Released(payloads.iter().map(message).collect()));
+        let message = |payload: &&str| Message {
+            stream: stream.clone(),
+            payload: (*payload).into(),
+            superseded: false,
+        };
+        let messages: Vec<Message> = payloads.iter().map(message).collect();
+        let counts = vec![0; messages.len()];
+        self.send(Batch::Released(Messages { messages, counts, steps: Steps::default() }));
     }
 
     pub fn send(&self, batch: Batch) {

@@ -18,9 +18,9 @@
 //!
 //! # The seam
 //!
-//! All above the bus sees a [`Source`] of [`Batch`]es and a [`Publisher`], and no ids:
-//! what a row's id means, which database there is and how it wakes us stays in here.
-//! The table's tail is one source, the tests' in-memory one another.
+//! All above the bus sees a [`Source`] of [`Batch`]es, a [`Log`] that reads back what was
+//! released, and a [`Publisher`], and no ids: what a row's id means, which database there is and
+//! how it wakes us stays in here. The table's tail is one source, the tests' in-memory one another.
 //!
 //! # Invariants
 //!
@@ -32,10 +32,12 @@
 //! - An error of the database ends nothing here: sources and the writer try again for
 //!   as long as it takes, and say so in [`Status`].
 
+mod barrier;
 mod database;
 pub mod gaps;
 mod group;
 mod hash;
+mod log;
 #[cfg(test)]
 pub mod memory;
 mod poll;
@@ -57,12 +59,14 @@ use tokio::task::JoinHandle;
 
 pub use database::{Database, DefaultPrefix, Migration, Schema, SetupError};
 pub use hash::channel_hash;
+pub use log::{Log, Replay, ReplayError};
 pub use publish::{Answer, PublishError, Publisher};
 pub use request::{IdempotencyKey, Outgoing};
 pub use status::{Status, StatusHandle};
 pub use tail::Tail;
 pub use url::{DatabaseUrl, UrlError};
 
+use self::position::{Ids, Steps};
 use crate::stream::{Prefix, Stream};
 
 /// One released row.
@@ -71,17 +75,37 @@ pub struct Message {
     pub stream: Stream,
     /// A JSON document, as its writer wrote it.
     pub payload: Box<str>,
+    /// It comes late, and a newer one of its stream was released before it: where the latest
+    /// counts, this one doesn't.
+    pub superseded: bool,
 }
 
 /// What a source yields at a time.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Batch {
     /// Messages in release order. The order of two messages is a promise also
     /// where their streams differ: one may have been written because of the other.
-    Released(Vec<Message>),
+    Released(Messages),
     /// The table is not the one that was followed until now: it was restored,
     /// replaced or made anew. What clients hold may never have happened.
     NewHistory,
+}
+
+/// Messages, and the position after each.
+#[derive(Debug)]
+pub struct Messages {
+    pub messages: Vec<Message>,
+    /// How many ids had been released with each message: other rows come between.
+    counts: Vec<usize>,
+    steps: Steps,
+}
+
+impl Messages {
+    /// What has been released once this message has. O(gaps + rows of the batch): made only
+    /// where somebody asks.
+    pub fn released_with(&self, index: usize) -> Ids {
+        self.steps.after(self.counts[index])
+    }
 }
 
 /// Where messages come from.
@@ -107,6 +131,8 @@ pub struct BusConfig {
     pub max_payload_bytes: usize,
     /// How many bytes of publishes may wait for the database.
     pub max_pending_bytes: usize,
+    /// Whether to look what each late message is worth: see [`Message::superseded`].
+    pub marks_superseded: bool,
     pub sqlite_synchronous: sqlite::Synchronous,
 }
 
@@ -124,6 +150,7 @@ pub enum Wake {
 /// The bus of a server, opened.
 pub struct Bus {
     pub tail: Tail,
+    pub log: Log,
     pub publisher: Publisher,
     /// Ends once the publisher was closed and all that it accepted is committed.
     pub writer: JoinHandle<()>,
@@ -152,7 +179,8 @@ impl Bus {
         let info = database.prepare(config).await?;
         let status = StatusHandle::default();
         let tail = Tail::open(database.clone(), config, status.clone()).await?;
+        let log = Log::new(database.clone(), config, &tail);
         let (publisher, writer) = Publisher::start(database, config, &info, tail.progress());
-        Ok(Self { tail, publisher, writer, status, info })
+        Ok(Self { tail, log, publisher, writer, status, info })
     }
 }

@@ -28,13 +28,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::gaps::IdRange;
 
-/// A set of released ids, of one history of a table.
+/// A set of released ids, and of which history of a table they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// Which table, and which life of it.
     pub history: u64,
     /// When it was taken, by the database's clock: milliseconds since 1970, UTC.
     pub time: i64,
+    pub ids: Ids,
+}
+
+/// All ids up to `high`, but for the gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ids {
     pub high: i64,
     /// Ascending, apart from one another, and none above `high`.
     pub gaps: Vec<IdRange>,
@@ -57,10 +63,10 @@ impl Position {
     pub fn encode(&self) -> Option<String> {
         let mut bytes = self.history.to_be_bytes().to_vec();
         put(&mut bytes, self.time.max(0) as u64);
-        put(&mut bytes, self.high.max(0) as u64);
+        put(&mut bytes, self.ids.high.max(0) as u64);
         // From the top down, since open gaps are young: each by its distance and its length.
-        let mut above = self.high;
-        for gap in self.gaps.iter().rev() {
+        let mut above = self.ids.high;
+        for gap in self.ids.gaps.iter().rev() {
             put(&mut bytes, above.wrapping_sub(gap.last) as u64);
             put(&mut bytes, (gap.last - gap.first) as u64);
             above = gap.first;
@@ -92,9 +98,11 @@ impl Position {
             above = first;
         }
         gaps.reverse();
-        Ok(Self { history: u64::from_be_bytes(*history), time, high, gaps })
+        Ok(Self { history: u64::from_be_bytes(*history), time, ids: Ids { high, gaps } })
     }
+}
 
+impl Ids {
     pub fn contains(&self, id: i64) -> bool {
         let next = self.gaps.partition_point(|gap| gap.last < id);
         id <= self.high && self.gaps.get(next).is_none_or(|gap| id < gap.first)
@@ -134,14 +142,14 @@ impl Position {
                 gaps.push(IdRange { first: id + 1, last: gap.last });
             }
         }
-        Self { gaps: joined(gaps), high, ..released.clone() }
+        Self { gaps: joined(gaps), high }
     }
 }
 
 /// The positions within a batch, made only if they are asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Steps {
-    before: Arc<Position>,
+    before: Arc<Ids>,
     /// Ids in the order of their release; those from `late` on lie above `before.high`.
     ids: Arc<[i64]>,
     late: usize,
@@ -150,26 +158,31 @@ pub struct Steps {
 }
 
 impl Steps {
-    pub fn new(before: Position, ids: Vec<i64>, late: usize, high: i64) -> Self {
+    pub fn new(before: Ids, ids: Vec<i64>, late: usize, high: i64) -> Self {
         Self { before: Arc::new(before), ids: ids.into(), late, high }
     }
 
+    /// What was released, in that order.
+    pub fn ids(&self) -> &[i64] {
+        &self.ids
+    }
+
     /// What has been released once the first `count` ids of the batch have.
-    pub fn after(&self, count: usize) -> Position {
-        let mut position = Position::clone(&self.before);
+    pub fn after(&self, count: usize) -> Ids {
+        let mut released = Ids::clone(&self.before);
         let late = &self.ids[..count.min(self.late)];
         let found = late.iter().map(|id| IdRange { first: *id, last: *id }).collect::<Vec<_>>();
-        position.gaps = without(position.gaps, &found);
+        released.gaps = without(released.gaps, &found);
         for id in self.ids[self.late..].iter().take(count.saturating_sub(self.late)) {
             if *id > self.high {
                 continue;
             }
-            if *id > position.high + 1 {
-                position.gaps.push(IdRange { first: position.high + 1, last: id - 1 });
+            if *id > released.high + 1 {
+                released.gaps.push(IdRange { first: released.high + 1, last: id - 1 });
             }
-            position.high = *id;
+            released.high = *id;
         }
-        position
+        released
     }
 }
 

@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::barrier::{BarrierHandle, Barriers};
 use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
-use super::gaps::{Gaps, IdRange, Tick};
+use super::gaps::{Gaps, Tick};
+use super::position::{Ids, Steps};
 use super::row::{Content, Page, Row};
-use super::{Batch, BusConfig, Message, Source, Status, StatusHandle};
-use crate::stream::{MAX_CHANNEL_BYTES, Prefix};
+use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle};
+use crate::stream::{MAX_CHANNEL_BYTES, Prefix, Stream};
 use crate::telemetry::metrics;
 
 /// Follows the table by id, and releases its prefix's rows.
@@ -33,6 +35,8 @@ pub struct Tail {
     connection_checked: Instant,
     failures: u32,
     progress: Progress,
+    barriers: Barriers,
+    marks_superseded: bool,
     status: StatusHandle,
     skipped: SkipLog,
 }
@@ -45,24 +49,11 @@ pub(super) struct Progress {
     pub own_writes: Arc<Notify>,
 }
 
-/// What had been released at a moment: all up to `high` but for `gaps`, which ascend.
-#[derive(Debug)]
-pub struct Released {
-    pub high: i64,
-    gaps: Vec<IdRange>,
-}
-
 impl Progress {
-    pub fn released(&self) -> Released {
+    /// What has certainly been released: of a gap nothing, although it may be given up soon.
+    pub fn released(&self) -> Ids {
         let gaps = self.gaps.lock();
-        Released { high: gaps.high(), gaps: gaps.open().collect() }
-    }
-}
-
-impl Released {
-    pub fn contains(&self, id: i64) -> bool {
-        let next = self.gaps.partition_point(|gap| gap.last < id);
-        id <= self.high && self.gaps.get(next).is_none_or(|gap| id < gap.first)
+        Ids { high: gaps.high(), gaps: gaps.open().collect() }
     }
 }
 
@@ -93,7 +84,9 @@ impl Tail {
             again: false,
             connection_checked: now,
             failures: 0,
+            barriers: Barriers::new(own_writes.clone()),
             progress: Progress { gaps, own_writes },
+            marks_superseded: config.marks_superseded,
             status,
             skipped: SkipLog::new(now),
             database,
@@ -102,6 +95,10 @@ impl Tail {
 
     pub(super) fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+
+    pub(super) fn barriers(&self) -> BarrierHandle {
+        self.barriers.handle()
     }
 
     /// One look: a batch, if there was anything to release.
@@ -127,27 +124,42 @@ impl Tail {
         let Page { rows, full, last_value, facts } = page;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let (found, new) = ids.split_at(ids.partition_point(|id| *id <= request.above));
-        let release = {
+        // Asked before anything counts as released: should it fail, nothing is lost.
+        let superseded = if self.marks_superseded && !found.is_empty() {
+            reader.superseded(&rows[..found.len()], request.above).await?
+        } else {
+            Vec::new()
+        };
+        let (release, steps) = {
             let mut gaps = self.progress.gaps.lock();
+            let before = released(&gaps);
             let release = gaps.observe(&Tick { began, ended, found, new, full, last_value, facts });
             metrics().tail_position.set(gaps.high() as f64);
-            release
+            let steps = Steps::new(before, release.ids.clone(), release.late, gaps.high());
+            (release, steps)
         };
         self.again = release.again;
-        Ok(self.batch(rows, &release.ids))
+        Ok(self.batch(rows, &superseded, steps))
     }
 
-    /// The rows with these ids, which are in the order of the rows, as messages.
-    fn batch(&mut self, rows: Vec<Row>, ids: &[i64]) -> Option<Batch> {
-        let mut ids = ids.iter().peekable();
-        let mut messages = Vec::with_capacity(ids.len());
-        for row in rows {
-            if ids.next_if_eq(&&row.id).is_some() {
-                messages.extend(self.message(row.id, row.content));
+    /// The rows that were released, which are in the order of the rows, as messages. Those whose
+    /// ids are in `superseded` are.
+    fn batch(&mut self, rows: Vec<Row>, superseded: &[i64], steps: Steps) -> Option<Batch> {
+        let mut messages = Vec::with_capacity(rows.len());
+        let mut counts = Vec::with_capacity(rows.len());
+        let mut released = 0;
+        for Row { id, content } in rows {
+            if steps.ids().get(released) != Some(&id) {
+                continue;
+            }
+            released += 1;
+            if let Some((stream, payload)) = self.message(id, content) {
+                messages.push(Message { stream, payload, superseded: superseded.contains(&id) });
+                counts.push(released);
             }
         }
         metrics().rows_released.increment(messages.len() as u64);
-        (!messages.is_empty()).then_some(Batch::Released(messages))
+        (!messages.is_empty()).then_some(Batch::Released(Messages { messages, counts, steps }))
     }
 
     /// Opens the reader where it is missing; says whether it reads what was followed until now.
@@ -191,8 +203,8 @@ impl Tail {
         Ok(Batch::NewHistory)
     }
 
-    /// A row as a message; none if it is another's, or can't be one.
-    fn message(&mut self, id: i64, content: Content) -> Option<Message> {
+    /// A row as a message of a stream; none if it is another's, or can't be one.
+    fn message(&mut self, id: i64, content: Content) -> Option<(Stream, Box<str>)> {
         let (channel, payload) = match content {
             Content::Own { channel, payload } => (channel, payload),
             Content::TooLarge { channel, bytes } => {
@@ -207,9 +219,7 @@ impl Tail {
             return None;
         };
         match String::from_utf8(payload) {
-            Ok(payload) if tablecast_protocol::is_json(&payload) => {
-                Some(Message { stream, payload: payload.into_boxed_str() })
-            }
+            Ok(payload) if tablecast_protocol::is_json(&payload) => Some((stream, payload.into_boxed_str())),
             _ => {
                 self.skip(id, &channel, Skip::NotJson);
                 None
@@ -242,8 +252,14 @@ impl Tail {
 impl Source for Tail {
     async fn next(&mut self) -> Batch {
         loop {
+            // Whoever asks for the next batch has dealt with the last one.
+            self.barriers.pass(|| released(&self.progress.gaps.lock()));
+            self.barriers.begin_look();
             match self.look().await {
                 Ok(found) => {
+                    if !self.again {
+                        self.barriers.end_look();
+                    }
                     if self.failures > 0 {
                         self.failures = 0;
                         self.status.set(Status::Following);
@@ -251,7 +267,10 @@ impl Source for Tail {
                     match found {
                         Some(batch) => return batch,
                         None if self.again => {}
-                        None => self.rest().await,
+                        None => {
+                            self.barriers.pass(|| released(&self.progress.gaps.lock()));
+                            self.rest().await;
+                        }
                     }
                 }
                 Err(error) => self.recover(error).await,
@@ -283,6 +302,11 @@ impl Tail {
         let longest = self.poll_interval.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
         tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..=1.0))).await;
     }
+}
+
+/// What a position claims: of a gap that waits for its age alone nothing will come.
+fn released(gaps: &Gaps) -> Ids {
+    Ids { high: gaps.high(), gaps: gaps.unresolved().collect() }
 }
 
 #[derive(Clone, Copy)]

@@ -178,8 +178,8 @@ impl Hub {
 pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, new_history: impl Fn()) {
     loop {
         match source.next().await {
-            Batch::Released(messages) => {
-                for piece in pieces(&messages, piece_bytes) {
+            Batch::Released(released) => {
+                for piece in pieces(&released.messages, piece_bytes) {
                     let behind = hub.publish(piece);
                     // A client that is behind a small piece is behind for other reasons.
                     if bytes(piece) > piece_bytes / 2 {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn message(stream: &Stream, payload: &str) -> Message {
-        Message { stream: stream.clone(), payload: payload.into() }
+        Message { stream: stream.clone(), payload: payload.into(), superseded: false }
     }
 
     fn confirm(identifier: &str) -> Frame {

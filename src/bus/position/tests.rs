@@ -13,28 +13,32 @@ fn range(first: i64, last: i64) -> IdRange {
     IdRange { first, last }
 }
 
-fn position(high: i64, gaps: &[(i64, i64)]) -> Position {
-    let gaps = gaps.iter().map(|(first, last)| range(*first, *last)).collect();
-    Position { history: 7, time: 1_795_000_000_000, high, gaps }
+fn ids(high: i64, gaps: &[(i64, i64)]) -> Ids {
+    Ids { high, gaps: gaps.iter().map(|(first, last)| range(*first, *last)).collect() }
 }
 
-/// Ids up to 40 as a set, and the position that is that set.
-fn set_of(position: &Position) -> BTreeSet<i64> {
-    (1..=40).filter(|id| position.contains(*id)).collect()
+fn position(ids: Ids) -> Position {
+    Position { history: 7, time: 1_795_000_000_000, ids }
 }
 
-fn any_position() -> impl Strategy<Value = Position> {
+/// Which of the ids up to 40 are in it.
+fn set_of(ids: &Ids) -> BTreeSet<i64> {
+    (1..=40).filter(|id| ids.contains(*id)).collect()
+}
+
+fn any_ids() -> impl Strategy<Value = Ids> {
     proptest::collection::vec(any::<bool>(), 1..30).prop_map(|present| {
         let high = present.iter().rposition(|there| *there).map_or(0, |last| last as i64 + 1);
         let missing = (1..=high).filter(|id| !present[*id as usize - 1]);
         let gaps = joined(missing.map(|id| range(id, id)).collect());
-        Position { gaps, ..position(high, &[]) }
+        Ids { high, gaps }
     })
 }
 
 proptest! {
     #[test]
-    fn a_word_gives_back_its_position(position in any_position()) {
+    fn a_word_gives_back_its_position(ids in any_ids()) {
+        let position = position(ids);
         let word = position.encode().unwrap();
         prop_assert!(word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
         prop_assert_eq!(Position::decode(&word).unwrap(), position);
@@ -42,7 +46,7 @@ proptest! {
 
     #[test]
     fn what_is_missed_is_what_the_server_has_and_the_client_has_not(
-        client in any_position(), server in any_position(),
+        client in any_ids(), server in any_ids(),
     ) {
         let missed: BTreeSet<i64> =
             client.missed(&server).iter().flat_map(|range| range.first..=range.last).collect();
@@ -51,7 +55,7 @@ proptest! {
 
     #[test]
     fn a_client_that_has_been_replayed_to_an_id_has_all_that_was_missed_up_to_it(
-        client in any_position(), server in any_position(), number: usize,
+        client in any_ids(), server in any_ids(), number: usize,
     ) {
         let missed = Vec::from_iter(&set_of(&server) - &set_of(&client));
         if missed.is_empty() {
@@ -61,17 +65,18 @@ proptest! {
         let after = client.replayed_to(missed[number], &server);
         let replayed: BTreeSet<i64> = missed[..=number].iter().copied().collect();
         prop_assert_eq!(set_of(&after), &set_of(&client) | &replayed);
-        prop_assert_eq!(Position::decode(&after.encode().unwrap()).unwrap(), after);
+        let position = position(after);
+        prop_assert_eq!(Position::decode(&position.encode().unwrap()).unwrap(), position);
     }
 
     #[test]
     fn whatever_a_client_sends_is_a_position_or_none(word in ".{0,300}", bytes: Vec<u8>) {
         for word in [word, format!("{FORM}{}", URL_SAFE_NO_PAD.encode(bytes))] {
-            if let Ok(position) = Position::decode(&word) {
-                prop_assert!(position.gaps.len() <= MAX_BYTES);
-                prop_assert!(position.gaps.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
-                prop_assert!(position.gaps.iter().all(|gap| 1 <= gap.first && gap.first <= gap.last));
-                prop_assert!(position.gaps.last().is_none_or(|gap| gap.last <= position.high));
+            if let Ok(Position { ids, .. }) = Position::decode(&word) {
+                prop_assert!(ids.gaps.len() <= MAX_BYTES);
+                prop_assert!(ids.gaps.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
+                prop_assert!(ids.gaps.iter().all(|gap| 1 <= gap.first && gap.first <= gap.last));
+                prop_assert!(ids.gaps.last().is_none_or(|gap| gap.last <= ids.high));
             }
         }
     }
@@ -79,21 +84,21 @@ proptest! {
 
 #[test]
 fn a_position_with_no_gap_is_short_and_one_with_too_many_has_no_word() {
-    assert!(position(1_000_000_000, &[]).encode().unwrap().len() <= 32);
+    assert!(position(ids(1_000_000_000, &[])).encode().unwrap().len() <= 32);
     let gaps = |count: i64| (1..=count).map(|n| (n * 10_000, n * 10_000)).collect::<Vec<_>>();
-    assert!(position(1_000_000, &gaps(40)).encode().is_some());
-    assert_eq!(position(100_000_000, &gaps(1000)).encode(), None);
+    assert!(position(ids(1_000_000, &gaps(40))).encode().is_some());
+    assert_eq!(position(ids(100_000_000, &gaps(1000))).encode(), None);
 }
 
 #[test]
 fn the_steps_of_a_batch_are_the_positions_after_its_messages() {
     // 4 was a gap and comes late; 9 and 12 are new.
-    let steps = Steps::new(position(6, &[(2, 2), (4, 5)]), vec![4, 9, 12], 1, 12);
+    let steps = Steps::new(ids(6, &[(2, 2), (4, 5)]), vec![4, 9, 12], 1, 12);
     let after = [
-        position(6, &[(2, 2), (4, 5)]),
-        position(6, &[(2, 2), (5, 5)]),
-        position(9, &[(2, 2), (5, 5), (7, 8)]),
-        position(12, &[(2, 2), (5, 5), (7, 8), (10, 11)]),
+        ids(6, &[(2, 2), (4, 5)]),
+        ids(6, &[(2, 2), (5, 5)]),
+        ids(9, &[(2, 2), (5, 5), (7, 8)]),
+        ids(12, &[(2, 2), (5, 5), (7, 8), (10, 11)]),
     ];
     for (count, expected) in after.into_iter().enumerate() {
         assert_eq!(steps.after(count), expected, "after {count}");
@@ -163,8 +168,8 @@ fn hops(seed: u64, rules: Rules) -> Result<(), String> {
         }
         if time < END && random.random_range(0..10) < 3 {
             // It goes to the other one, with the word that it has.
-            let word = client.encode().ok_or("no word")?;
-            client = Position::decode(&word).map_err(|error| error.to_string())?;
+            let word = position(client).encode().ok_or("no word")?;
+            client = Position::decode(&word).map_err(|error| error.to_string())?.ids;
             at = 1 - at;
             let server = &mut servers[at];
             if rules.barrier {
@@ -196,8 +201,8 @@ impl Table {
 }
 
 impl Server {
-    fn released(&self) -> Position {
-        Position { gaps: self.gaps.unresolved().collect(), ..position(self.gaps.high(), &[]) }
+    fn released(&self) -> Ids {
+        Ids { high: self.gaps.high(), gaps: self.gaps.unresolved().collect() }
     }
 
     fn tick(&mut self, table: &Table, time: u64, page: usize) -> (Vec<i64>, Steps) {

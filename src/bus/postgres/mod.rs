@@ -10,6 +10,7 @@ mod connect;
 mod history;
 mod migrate;
 mod read;
+mod replay;
 mod schema;
 mod wake;
 mod write;
@@ -23,6 +24,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 
 pub use history::History;
 pub use read::Reader;
+pub use replay::Replayer;
 pub use schema::SetupError;
 pub use wake::Waker;
 pub use write::Writer;
@@ -145,6 +147,10 @@ impl Database {
 
     pub async fn reader(&self) -> Result<Reader, sqlx::Error> {
         Reader::open(self).await
+    }
+
+    pub async fn replayer(&self) -> Result<Replayer, sqlx::Error> {
+        Replayer::open(self).await
     }
 
     pub async fn writer(&self) -> Result<Writer, sqlx::Error> {

@@ -9,6 +9,7 @@ use super::Database;
 use super::connect::{Session, in_time};
 use super::history::{History, Past, Rows, lsn};
 use super::schema::{self, Table};
+use crate::bus::channel_hash;
 use crate::bus::gaps::{Evidence, Facts, IdRange, MAX_STRAYS, Request, Snapshot, Start, Transaction};
 use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
 
@@ -153,6 +154,38 @@ impl Reader {
         page.full = page.rows.len() == PAGE_ROWS || bytes >= PAGE_BYTES;
         self.history.saw(seen, inserted_to, flushed_to);
         Ok(page)
+    }
+
+    /// Asked of the table when a row comes late, so that no memory is needed for each stream. A
+    /// newer row that appeared after the look counts too: it is released next.
+    pub async fn superseded(&mut self, late: &[MessageRow], high: i64) -> Result<Vec<i64>, sqlx::Error> {
+        let sql = format!(
+            "SELECT l.id FROM unnest($1::int8[], $2::int8[], $3::bytea[]) AS l(id, hash, channel)
+             WHERE EXISTS (
+               SELECT FROM {} AS t WHERE (t.channel_hash, t.id) > (l.hash, l.id)
+                 AND (t.channel_hash, t.id) <= (l.hash, $4) AND t.channel = l.channel)",
+            self.table.name
+        );
+        let own = |row: &MessageRow| match &row.content {
+            Content::Own { channel, .. } => Some((row.id, channel.clone())),
+            _ => None,
+        };
+        let (ids, channels): (Vec<i64>, Vec<Vec<u8>>) = late.iter().filter_map(own).unzip();
+        let hashes: Vec<i64> = channels.iter().map(|channel| channel_hash(channel)).collect();
+        in_time(async {
+            self.session.begin_if_pooled().await?;
+            let superseded = sqlx::query_scalar(AssertSqlSafe(sql))
+                .persistent(!self.session.pooled)
+                .bind(ids)
+                .bind(hashes)
+                .bind(channels)
+                .bind(high)
+                .fetch_all(&mut self.session.connection)
+                .await?;
+            self.session.end_if_pooled().await?;
+            Ok(superseded)
+        })
+        .await
     }
 
     pub fn history(&self) -> &History {

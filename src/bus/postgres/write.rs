@@ -10,8 +10,8 @@ use super::Database;
 use super::connect::{PATIENCE, Session, in_time};
 use super::schema::{self, CHANNEL, now, timestamps};
 use crate::bus::group::{self, Answered, NewRow, Transaction};
+use crate::bus::position::Ids;
 use crate::bus::request::{IdempotencyKey, Outcome, Request};
-use crate::bus::tail::Released;
 use crate::stream::Prefix;
 
 pub struct Writer {
@@ -111,7 +111,7 @@ impl Writer {
     pub async fn trim(
         &mut self,
         lead: &str,
-        released: &Released,
+        released: &Ids,
         retention_secs: u64,
         batch: u32,
     ) -> Result<bool, sqlx::Error> {

@@ -7,6 +7,7 @@
 
 mod changes;
 mod read;
+mod replay;
 mod schema;
 mod sha256;
 mod write;
@@ -20,6 +21,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 
 pub(super) use changes::Changes;
 pub(super) use read::Reader;
+pub(super) use replay::Replayer;
 pub use schema::SetupError;
 pub(super) use write::Writer;
 
@@ -118,6 +120,10 @@ impl Database {
     pub(super) async fn reader(&self) -> Result<Reader, sqlx::Error> {
         let (connection, file) = self.open_file().await?;
         Ok(Reader::new(connection, self, file))
+    }
+
+    pub(super) async fn replayer(&self) -> Result<Replayer, sqlx::Error> {
+        Ok(Replayer::new(self.open().await?, self))
     }
 
     pub(super) async fn writer(&self) -> Result<Writer, sqlx::Error> {

@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use super::schema::{self, timestamps};
 use super::{Database, FileId};
 use crate::bus::group::{self, Answered, NewRow, Transaction};
+use crate::bus::position::Ids;
 use crate::bus::request::{IdempotencyKey, Outcome, Request};
-use crate::bus::tail::Released;
 use crate::stream::Prefix;
 
 /// Rows to an INSERT. There is a prepared statement for each power of two up to this.
@@ -80,7 +80,7 @@ impl Writer {
     pub async fn trim(
         &mut self,
         lead: &str,
-        released: &Released,
+        released: &Ids,
         retention_secs: u64,
         batch: u32,
     ) -> Result<bool, sqlx::Error> {
