@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::barrier::{BarrierHandle, Barriers};
 use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
-use super::gaps::{Gaps, Tick};
+use super::gaps::{Gaps, Request, Tick};
 use super::position::{Ids, Steps};
 use super::row::{Content, Page, Row};
 use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle};
@@ -73,8 +73,9 @@ impl Tail {
         let mut reader = database.reader().await.map_err(failed)?;
         let start = reader.start().await.map_err(failed)?;
         let now = Instant::now();
-        metrics().tail_position.set(start.high as f64);
-        let gaps = Arc::new(Mutex::new(Gaps::new(reader.evidence(), start, now)));
+        let gaps = Gaps::new(reader.evidence(), start, now);
+        metrics().followed(&gaps);
+        let gaps = Arc::new(Mutex::new(gaps));
         Ok(Self {
             history: reader.history(),
             reader: Some(reader),
@@ -107,6 +108,10 @@ impl Tail {
         if !self.connect().await? {
             return Ok(Some(self.begin_anew().await?));
         }
+        if let Some(batch) = self.look_again().await? {
+            self.again = true;
+            return Ok(Some(batch));
+        }
         let reader = self.reader.as_mut().expect("it was just opened");
         let (lists, request) = {
             let mut gaps = self.progress.gaps.lock();
@@ -134,12 +139,47 @@ impl Tail {
             let mut gaps = self.progress.gaps.lock();
             let before = released(&gaps);
             let release = gaps.observe(&Tick { began, ended, found, new, full, last_value, facts });
-            metrics().tail_position.set(gaps.high() as f64);
+            metrics().followed(&gaps);
             let steps = Steps::new(before, release.ids.clone(), release.late, gaps.high());
             (release, steps)
         };
         self.again = release.again;
         Ok(self.batch(rows, &superseded, steps))
+    }
+
+    /// What was given up is looked at again now and then. A find means that a rule was broken, by
+    /// this program or by a writer that draws ids in some way of its own.
+    async fn look_again(&mut self) -> Result<Option<Batch>, sqlx::Error> {
+        let (before, ranges) = {
+            let mut gaps = self.progress.gaps.lock();
+            let Some(ranges) = gaps.second_look(Instant::now()) else { return Ok(None) };
+            (released(&gaps), ranges)
+        };
+        let request = Request { probes: ranges, above: i64::MAX, except: Vec::new() };
+        let reader = self.reader.as_mut().expect("it was just opened");
+        let Some(page) = reader.look(&request, false).await? else { return Ok(None) };
+        let ids: Vec<i64> = page.rows.iter().map(|row| row.id).collect();
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let superseded = if self.marks_superseded {
+            reader.superseded(&page.rows, before.high).await?
+        } else {
+            Vec::new()
+        };
+        let found = {
+            let mut gaps = self.progress.gaps.lock();
+            let found = gaps.found_again(&ids);
+            metrics().followed(&gaps);
+            found
+        };
+        tracing::error!(
+            ids = ?found,
+            "rows came after their ids had been given up; they are delivered late, please report it"
+        );
+        let high = before.high;
+        let late = found.len();
+        Ok(self.batch(page.rows, &superseded, Steps::new(before, found, late, high)))
     }
 
     /// The rows that were released, which are in the order of the rows, as messages. Those whose
@@ -197,8 +237,8 @@ impl Tail {
         let mut reader = self.database.reader().await?;
         let start = reader.start().await?;
         self.history = reader.history();
-        metrics().tail_position.set(start.high as f64);
         *self.progress.gaps.lock() = Gaps::new(reader.evidence(), start, Instant::now());
+        metrics().followed(&self.progress.gaps.lock());
         self.reader = Some(reader);
         Ok(Batch::NewHistory)
     }

@@ -101,7 +101,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("sqlite://tablecast.db"),
         kind: Kind::Value("URL"),
         group: Group::Database,
-        help: "The database with the table: sqlite:FILE, or as Rails writes it, sqlite3:FILE",
+        help: "The database with the table: sqlite:FILE, postgres://user:password@host/database, mysql://…; Rails' sqlite3:, postgresql:, mysql2: and trilogy: too",
     },
     Setting {
         key: "table",
@@ -157,7 +157,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("auto"),
         kind: Kind::Value("HOW"),
         group: Group::Following,
-        help: "What wakes the tail: notify (changes of the file), poll, or auto",
+        help: "What wakes the tail: notify (changes of SQLite's file, NOTIFY on PostgreSQL; an error without), poll, or auto: both",
     },
     Setting {
         key: "public-streams",

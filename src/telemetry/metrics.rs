@@ -1,5 +1,6 @@
 use std::sync::LazyLock;
 
+use crate::bus::gaps::Gaps;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
@@ -10,6 +11,11 @@ pub struct Metrics {
     pub connections: Gauge,
     pub subscriptions: Gauge,
     pub tail_position: Gauge,
+    pub gaps: Gauge,
+    pub gaps_given_up: Counter,
+    pub gaps_capped: Counter,
+    pub gaps_fault: Counter,
+    pub gaps_stray: Counter,
     pub rows_released: Counter,
     pub rows_not_json: Counter,
     pub rows_too_large: Counter,
@@ -47,10 +53,23 @@ impl Metrics {
         counter!(CLOSED, "reason" => reason).increment(1);
     }
 
+    /// How far the tail is.
+    pub fn followed(&self, gaps: &Gaps) {
+        let counts = gaps.counts();
+        self.tail_position.set(gaps.high() as f64);
+        self.gaps.set(gaps.open_ranges() as f64);
+        self.gaps_given_up.absolute(counts.given_up);
+        self.gaps_capped.absolute(counts.capped);
+        self.gaps_fault.absolute(counts.faults);
+        self.gaps_stray.absolute(counts.strays);
+    }
+
     fn register() -> Self {
         describe_gauge!(CONNECTIONS, "WebSocket connections that are open");
         describe_gauge!(SUBSCRIPTIONS, "Confirmed subscriptions");
         describe_gauge!(TAIL_POSITION, "Id of the last row that the tail has read");
+        describe_gauge!(GAPS, "Ranges of ids that the tail has passed and that may still come");
+        describe_counter!(GAP_RESULTS, "Ranges given up, and rows that came where none was expected");
         describe_counter!(ROWS, "Rows that the tail has read, by what became of them");
         describe_gauge!(PENDING, "Publishes by HTTP that wait for the database");
         describe_counter!(PUBLISHES, "Messages published by HTTP, by result");
@@ -63,6 +82,11 @@ impl Metrics {
             connections: gauge!(CONNECTIONS),
             subscriptions: gauge!(SUBSCRIPTIONS),
             tail_position: gauge!(TAIL_POSITION),
+            gaps: gauge!(GAPS),
+            gaps_given_up: counter!(GAP_RESULTS, "result" => "given_up"),
+            gaps_capped: counter!(GAP_RESULTS, "result" => "capped"),
+            gaps_fault: counter!(GAP_RESULTS, "result" => "fault"),
+            gaps_stray: counter!(GAP_RESULTS, "result" => "stray"),
             rows_released: counter!(ROWS, "result" => "released"),
             rows_not_json: counter!(ROWS, "result" => "not_json"),
             rows_too_large: counter!(ROWS, "result" => "too_large"),
@@ -93,6 +117,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 const CONNECTIONS: &str = "tablecast_connections";
 const SUBSCRIPTIONS: &str = "tablecast_subscriptions";
 const TAIL_POSITION: &str = "tablecast_tail_position";
+const GAPS: &str = "tablecast_gaps";
+const GAP_RESULTS: &str = "tablecast_gaps_total";
 const ROWS: &str = "tablecast_rows_total";
 const PENDING: &str = "tablecast_publishes_pending";
 const PUBLISHES: &str = "tablecast_publishes_total";
