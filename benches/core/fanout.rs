@@ -3,14 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::Scale;
-use crate::clients::{Publisher, Subscriber, data, message, request, runtime};
-use crate::http::publish_last;
-use crate::process::{Server, directory};
-use crate::report::{Figure, Report};
+use crate::harness::clients::{LAST, Publisher, Subscriber, data, is_message, message, request, runtime};
+use crate::harness::load::publish_last;
+use crate::harness::process::{Server, directory};
+use crate::harness::report::{Figure, Report};
+use crate::{Scale, start_server};
 
 const DATA_BYTES: usize = 150;
 const PER_SECOND: u32 = 100;
@@ -22,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub fn run(report: &mut Report, scale: &Scale) {
     rlimit::increase_nofile_limit(u64::MAX).expect("a limit may be raised to its maximum");
     let directory = directory();
-    let server = Server::start(directory.path(), &[]);
+    let server = start_server(directory.path(), &[]);
     // What the first connection makes is everybody's.
     drop(Subscriber::connect(server.public));
     let bare = server.memory();
@@ -51,8 +52,27 @@ pub fn run(report: &mut Report, scale: &Scale) {
 }
 
 async fn count(subscribers: Vec<Subscriber>) -> Vec<u64> {
-    let counting: JoinSet<u64> = subscribers.into_iter().map(Subscriber::count_to_last_as_task).collect();
+    let counting: JoinSet<u64> = subscribers.into_iter().map(count_to_last).collect();
     timeout(LONGEST, counting.join_all()).await.expect("it takes a few seconds")
+}
+
+/// How many messages come before the last one, as a task beside many others.
+async fn count_to_last(subscriber: Subscriber) -> u64 {
+    let Subscriber { socket, mut frames } = subscriber;
+    socket.set_nonblocking(true).expect("it is a socket");
+    let mut socket = tokio::net::TcpStream::from_std(socket).expect("it is not blocking");
+    let (mut chunk, mut count) = (vec![0; 4096], 0);
+    loop {
+        while let Some(frame) = frames.next() {
+            if frame.ends_with(LAST) {
+                return count;
+            }
+            count += u64::from(is_message(frame));
+        }
+        let length = socket.read(&mut chunk).await.expect("the last message comes");
+        assert!(length > 0, "the server closed");
+        frames.push(&chunk[..length]);
+    }
 }
 
 async fn publish(server: &Server, messages: usize) {

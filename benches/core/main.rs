@@ -6,20 +6,20 @@
 //!
 //! Each figure is a line of the table when it is there, and a line of JSON at its part's end.
 
-mod clients;
 mod fanout;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod http;
 mod latency;
-mod process;
-mod report;
 mod rows;
 mod start;
 mod writer;
 
+use std::path::Path;
 use std::time::Duration;
 
-use process::{LAUNCH, WRITE};
-use report::Report;
+use harness::process::{self, LAUNCH, Server, WRITE};
+use harness::report::Report;
 
 /// How much is measured.
 struct Scale {
@@ -110,6 +110,18 @@ fn measure(arguments: &[String]) {
             report.print_json();
         }
     }
+}
+
+fn database(directory: &Path) -> String {
+    directory.join("bench.db").into_os_string().into_string().expect("the target's path is UTF-8")
+}
+
+fn url(directory: &Path) -> String {
+    format!("sqlite://{}", database(directory))
+}
+
+fn start_server(directory: &Path, settings: &[&str]) -> Server {
+    Server::start(directory, &url(directory), settings)
 }
 
 fn usage() -> ! {

@@ -6,13 +6,14 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
-use crate::Scale;
-use crate::clients::runtime;
-use crate::http::SINGLE;
-use crate::latency::Series;
-use crate::process::{self, Server, directory};
-use crate::report::{Figure, Report, Times};
-use crate::writer::Synchronous;
+use crate::harness::clients::runtime;
+use crate::harness::load::SINGLE;
+use crate::harness::process::directory;
+use crate::harness::report::{Figure, Report, Times};
+use crate::harness::series::Series;
+use crate::latency::FLOWING;
+use crate::writer::{self, Synchronous};
+use crate::{Scale, database, start_server};
 
 /// In turns, so that a machine that slows down meanwhile slows both.
 const ROUNDS: usize = 2;
@@ -38,8 +39,13 @@ struct Measured {
 
 impl Measured {
     fn measure(&mut self, report: &mut Report, directory: &Path, rows: u32, scale: &Scale) {
-        let server = Server::start(directory, &["--wake", "auto", "--sqlite-synchronous", "normal"]);
-        let series = Series::flowing(&server, directory, Synchronous::Full, scale.rows_samples);
+        let server = start_server(directory, &["--wake", "auto", "--sqlite-synchronous", "normal"]);
+        let series = Series::measure(
+            &server,
+            &mut writer::command(directory, Synchronous::Full),
+            FLOWING,
+            scale.rows_samples,
+        );
         let latencies = series.since_commit();
         let figure = Figure::new().with("rows", rows).with("measured", "latency").with("writer", "full");
         report.add(figure.spread(&Times::new(latencies.clone())));
@@ -79,9 +85,9 @@ impl Measured {
 fn filled(rows: u32) -> TempDir {
     let directory = directory();
     // Makes the table.
-    drop(Server::start(directory.path(), &[]));
+    drop(start_server(directory.path(), &[]));
     let options =
-        SqliteConnectOptions::new().filename(process::database(directory.path())).disable_statement_logging();
+        SqliteConnectOptions::new().filename(database(directory.path())).disable_statement_logging();
     runtime().block_on(async {
         let mut connection = options.connect().await.expect("the server made it");
         for sql in [FILL_MESSAGES, FILL_HASHES] {

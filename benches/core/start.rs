@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::Scale;
-use crate::clients::PATIENCE;
-use crate::process::{Process, TABLECAST, directory, isolate, now, serve};
-use crate::report::{Figure, Report, Times};
+use crate::harness::clients::PATIENCE;
+use crate::harness::process::{Process, TABLECAST, directory, isolate, now, serve};
+use crate::harness::report::{Figure, Report, Times};
+use crate::{Scale, url};
 
 pub fn run(report: &mut Report, scale: &Scale) {
     let times = (0..scale.starts).map(|_| time_to_ready()).collect();
@@ -19,7 +19,7 @@ fn time_to_ready() -> i64 {
     let directory = directory();
     let [public, internal] = free_addresses();
     let mut command = Command::new(TABLECAST);
-    command.args(serve(directory.path(), &public.to_string(), &internal.to_string()));
+    command.args(serve(&url(directory.path()), &public.to_string(), &internal.to_string()));
     command.stdout(Stdio::null());
     isolate(&mut command, directory.path());
 

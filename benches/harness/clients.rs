@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::process::now;
+use super::process::now;
 
 /// Nothing that is waited for takes so long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,24 +20,24 @@ pub fn data(size: usize, is_last: bool) -> String {
 }
 
 /// How the frame of the last message ends: `data(_, true)` inside its envelope.
-const LAST: &[u8] = br#""last":true}}"#;
+pub const LAST: &[u8] = br#""last":true}}"#;
 
 /// Puts a server's bytes together to frames.
 #[derive(Default)]
-struct Frames {
+pub struct Frames {
     bytes: Vec<u8>,
     taken: usize,
 }
 
 impl Frames {
-    fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next frame's payload. A server masks nothing, and ours sends no fragments.
-    fn next(&mut self) -> Option<&[u8]> {
+    pub fn next(&mut self) -> Option<&[u8]> {
         let frame = &self.bytes[self.taken..];
         let (head, length) = match *frame {
             [_, 126, a, b, ..] => (4, u16::from_be_bytes([a, b]).into()),
@@ -64,15 +64,15 @@ impl Frames {
     }
 }
 
-fn is_message(frame: &[u8]) -> bool {
+pub fn is_message(frame: &[u8]) -> bool {
     assert!(!frame.starts_with(br#"{"type":"disconnect""#), "disconnected: {}", frame.escape_ascii());
     !frame.starts_with(br#"{"type":"#)
 }
 
 /// A WebSocket that has subscribed to [`STREAM`] and was confirmed.
 pub struct Subscriber {
-    socket: TcpStream,
-    frames: Frames,
+    pub socket: TcpStream,
+    pub frames: Frames,
 }
 
 impl Subscriber {
@@ -134,24 +134,6 @@ impl Subscriber {
                 return count;
             }
             count += 1;
-        }
-    }
-
-    /// Like [`count_to_last`](Self::count_to_last), as a task beside many others.
-    pub async fn count_to_last_as_task(mut self) -> u64 {
-        self.socket.set_nonblocking(true).expect("it is a socket");
-        let mut socket = tokio::net::TcpStream::from_std(self.socket).expect("it is not blocking");
-        let (mut chunk, mut count) = (vec![0; 4096], 0);
-        loop {
-            while let Some(frame) = self.frames.next() {
-                if frame.ends_with(LAST) {
-                    return count;
-                }
-                count += u64::from(is_message(frame));
-            }
-            let length = socket.read(&mut chunk).await.expect("the last message comes");
-            assert!(length > 0, "the server closed");
-            self.frames.push(&chunk[..length]);
         }
     }
 }

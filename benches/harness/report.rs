@@ -34,7 +34,7 @@ impl Report {
 pub struct Figure {
     part: &'static str,
     settings: Vec<(&'static str, Value)>,
-    values: Vec<(&'static str, f64)>,
+    values: Vec<(&'static str, Value)>,
 }
 
 impl Figure {
@@ -47,9 +47,8 @@ impl Figure {
         self
     }
 
-    pub fn value(mut self, key: &'static str, value: f64) -> Self {
-        let digits = if value.abs() < 100.0 { 100.0 } else { 1.0 };
-        self.values.push((key, (value * digits).round() / digits));
+    pub fn value(mut self, key: &'static str, value: impl Rounded) -> Self {
+        self.values.push((key, value.rounded()));
         self
     }
 
@@ -63,11 +62,28 @@ impl Figure {
     }
 }
 
+/// A number, or several, with no more digits than mean anything.
+pub trait Rounded {
+    fn rounded(self) -> Value;
+}
+
+impl Rounded for f64 {
+    fn rounded(self) -> Value {
+        let digits = if self.abs() < 100.0 { 100.0 } else { 1.0 };
+        Value::from((self * digits).round() / digits)
+    }
+}
+
+impl Rounded for &[f64] {
+    fn rounded(self) -> Value {
+        self.iter().map(|value| value.rounded()).collect()
+    }
+}
+
 impl Serialize for Figure {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let values = self.values.iter().map(|(key, value)| (*key, Value::from(*value)));
-        let settings = self.settings.iter().cloned();
-        serializer.collect_map([("part", Value::from(self.part))].into_iter().chain(settings).chain(values))
+        let values = self.settings.iter().chain(&self.values).cloned();
+        serializer.collect_map([("part", Value::from(self.part))].into_iter().chain(values))
     }
 }
 
@@ -78,7 +94,10 @@ impl fmt::Display for Figure {
             value => format!("{key}={value}"),
         });
         write!(f, "{:<8}{:<58}", self.part, settings.collect::<Vec<_>>().join(" "))?;
-        self.values.iter().try_for_each(|(key, value)| write!(f, "  {key} {value:>7}"))
+        self.values.iter().try_for_each(|(key, value)| match value.as_f64() {
+            Some(number) => write!(f, "  {key} {number:>7}"),
+            None => write!(f, "  {key} {value}"),
+        })
     }
 }
 

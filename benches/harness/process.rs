@@ -27,12 +27,8 @@ pub fn directory() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("target/tmp can be written")
 }
 
-pub fn database(directory: &Path) -> String {
-    directory.join("bench.db").into_os_string().into_string().expect("the target's path is UTF-8")
-}
-
 /// A child that is killed when it is dropped.
-pub struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     /// The bench itself in another role.
@@ -48,10 +44,6 @@ impl Process {
 
     pub fn stdout(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.0.stdout.take().expect("it is piped, and taken once"))
-    }
-
-    pub fn id(&self) -> u32 {
-        self.0.id()
     }
 }
 
@@ -86,9 +78,9 @@ pub struct Server {
 
 impl Server {
     /// Returns once it listens and follows the table.
-    pub fn start(directory: &Path, settings: &[&str]) -> Self {
+    pub fn start(directory: &Path, url: &str, settings: &[&str]) -> Self {
         let mut launch = Process::this(LAUNCH);
-        launch.arg(TABLECAST).args(serve(directory, "127.0.0.1:0", "127.0.0.1:0")).args(settings);
+        launch.arg(TABLECAST).args(serve(url, "127.0.0.1:0", "127.0.0.1:0")).args(settings);
         isolate(&mut launch, directory);
         let mut process = Process::spawn(&mut launch);
         let mut stdout = process.stdout();
@@ -125,15 +117,18 @@ impl Server {
     }
 
     fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.process.id())).expect("it lives")
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.id())).expect("it lives")
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
     }
 }
 
 /// The arguments of a server that lets everybody listen to every stream.
-pub fn serve(directory: &Path, public: &str, internal: &str) -> Vec<String> {
-    let url = format!("sqlite://{}", database(directory));
+pub fn serve(url: &str, public: &str, internal: &str) -> Vec<String> {
     [
-        ["serve", "--database-url", &url].as_slice(),
+        ["serve", "--database-url", url].as_slice(),
         &["--listen", public, "--internal-listen", internal],
         &["--public-streams", "*", "--log-level", "warn"],
     ]
