@@ -5,10 +5,11 @@
 -- waits for nobody, replacing a view or its trigger waits for each open transaction that
 -- used it, and all new ones wait behind.
 
--- Where a plain INSERT goes, for those who ask; the function has it by heart.
+-- Where a plain INSERT goes, for whoever asks; the function has it by heart.
 -- A view, since Rails neither dumps nor drops views.
 CREATE OR REPLACE VIEW {{schema}}.tablecast_defaults (prefix, messages, version) AS
 SELECT {{default_prefix}}::pg_catalog.text, '{{table}}'::pg_catalog.text, '{{version}}'::pg_catalog.text;
+GRANT SELECT ON {{schema}}.tablecast_defaults TO PUBLIC;
 
 -- It runs with its owner's rights and its caller's search_path, so each name and each
 -- operator says that it is pg_catalog's. (SET search_path costs a tenth of the rate.)

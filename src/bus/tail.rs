@@ -1,6 +1,7 @@
 //! The one reader of a process that follows the table.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,14 +136,18 @@ impl Tail {
         } else {
             Vec::new()
         };
-        let (release, steps) = {
+        let (release, steps, strays) = {
             let mut gaps = self.progress.gaps.lock();
-            let before = released(&gaps);
+            let (before, strays) = (released(&gaps), gaps.counts().strays);
             let release = gaps.observe(&Tick { began, ended, found, new, full, last_value, facts });
             metrics().followed(&gaps);
             let steps = Steps::new(before, release.ids.clone(), release.late, gaps.high());
-            (release, steps)
+            (release, steps, gaps.counts().strays - strays)
         };
+        if strays > 0 {
+            metrics().rows_stray.increment(strays);
+            tracing::warn!(rows = strays, "ids lie above all that the table's sequence has given out");
+        }
         self.again = release.again;
         Ok(self.batch(rows, &superseded, steps))
     }
@@ -173,10 +178,14 @@ impl Tail {
             metrics().followed(&gaps);
             found
         };
-        tracing::error!(
-            ids = ?found,
-            "rows came after their ids had been given up; they are delivered late, please report it"
-        );
+        if !found.is_empty() {
+            metrics().rows_after_giving_up.increment(found.len() as u64);
+            tracing::error!(
+                rows = found.len(),
+                first_id = found[0],
+                "rows came after their ids had been given up, and are delivered late: were ids drawn long before their INSERT?"
+            );
+        }
         let high = before.high;
         let late = found.len();
         Ok(self.batch(page.rows, &superseded, Steps::new(before, found, late, high)))
@@ -332,8 +341,9 @@ impl Tail {
     async fn recover(&mut self, error: sqlx::Error) {
         self.failures = self.failures.saturating_add(1);
         let trouble = self.database.trouble(&error);
+        let was_waited_for = matches!(&error, sqlx::Error::Io(error) if error.kind() == ErrorKind::TimedOut);
         // One failed look under a lock is a matter of milliseconds, not of readiness.
-        if self.failures > 1 {
+        if self.failures > 1 || was_waited_for {
             self.status.set(Status::Away(self.database.setup_error(error).to_string().into()));
         }
         if trouble != Trouble::Busy {

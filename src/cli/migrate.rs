@@ -29,6 +29,12 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("PostgreSQL: let rows that Rails writes wake servers too, by a trigger on its table"),
         )
+        .arg(
+            Arg::new("notify")
+                .long("notify")
+                .action(ArgAction::SetTrue)
+                .help("PostgreSQL: let publishing wake servers also where max_prepared_transactions is above 0 (PREPARE TRANSACTION then fails)"),
+        )
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the SQL instead of running it"))
         .arg(
             Arg::new("uninstall")
@@ -59,7 +65,7 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     let migration = Migration {
         default_prefix,
         fences: fences?,
-        notify: config.wake == Wake::Notify,
+        notify: matches.get_flag("notify") || config.wake == Wake::Notify,
         wake_trigger: matches.get_flag("wake-trigger"),
     };
     if matches.get_flag("print") {

@@ -36,13 +36,15 @@ pub async fn run(matches: &ArgMatches, mut values: Values, log: LogFormat) -> Ou
         Database::new(&config.bus).migrate(&migration).await?;
     }
     let server = Server::bind(config, Router::new(), install_metrics()?).await?;
+    // Who reads that it listens may end it at once.
+    let stop = stop_signal()?;
     for line in server.describe() {
         match log {
             LogFormat::Text => println!("{line}"),
             LogFormat::Json => tracing::info!("{line}"),
         }
     }
-    Ok(server.run(stop_signal()?).await?)
+    Ok(server.run(stop).await?)
 }
 
 /// SIGTERM or SIGINT; the second one doesn't wait for anybody.

@@ -127,7 +127,11 @@ impl Values {
         match parse(text) {
             Ok(value) => Some(value),
             Err(reason) => {
-                let shown = if matches!(find(key).kind, Kind::Secret(_)) { "…" } else { text };
+                let shown = match find(key).kind {
+                    Kind::Secret(_) => "…".to_owned(),
+                    _ if key == "database-url" => without_password(text),
+                    _ => text.to_owned(),
+                };
                 self.errors.push(format!("{} {shown:?}: {reason}", given.name(key)));
                 None
             }
@@ -225,6 +229,22 @@ fn environment(name: &str) -> Result<Option<String>, String> {
 
 fn find(key: &str) -> &'static Setting {
     SETTINGS.iter().find(|setting| setting.key == key).expect("a setting of the list")
+}
+
+/// A URL without its user and password, and whatever else may hold one.
+fn without_password(url: &str) -> String {
+    let (url, parameters) = match url.split_once('?') {
+        Some((url, parameters)) if parameters.contains("password") => (url, "?…"),
+        _ => (url, ""),
+    };
+    match url.split_once(':') {
+        // The last one: a password may hold others.
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, place)) => format!("{scheme}://…@{place}{parameters}"),
+            None => format!("{url}{parameters}"),
+        },
+        None => format!("{url}{parameters}"),
+    }
 }
 
 fn texts(value: &toml::Value) -> Option<Vec<String>> {

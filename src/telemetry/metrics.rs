@@ -14,12 +14,12 @@ pub struct Metrics {
     pub gaps: Gauge,
     pub gaps_given_up: Counter,
     pub gaps_capped: Counter,
-    pub gaps_fault: Counter,
-    pub gaps_stray: Counter,
     pub rows_released: Counter,
     pub rows_not_json: Counter,
     pub rows_too_large: Counter,
     pub rows_not_a_name: Counter,
+    pub rows_stray: Counter,
+    pub rows_after_giving_up: Counter,
     pub publishes_pending: Gauge,
     pub publishes_committed: Counter,
     pub publishes_replayed: Counter,
@@ -60,8 +60,6 @@ impl Metrics {
         self.gaps.set(gaps.open_ranges() as f64);
         self.gaps_given_up.absolute(counts.given_up);
         self.gaps_capped.absolute(counts.capped);
-        self.gaps_fault.absolute(counts.faults);
-        self.gaps_stray.absolute(counts.strays);
     }
 
     fn register() -> Self {
@@ -69,8 +67,9 @@ impl Metrics {
         describe_gauge!(SUBSCRIPTIONS, "Confirmed subscriptions");
         describe_gauge!(TAIL_POSITION, "Id of the last row that the tail has read");
         describe_gauge!(GAPS, "Ranges of ids that the tail has passed and that may still come");
-        describe_counter!(GAP_RESULTS, "Ranges given up, and rows that came where none was expected");
+        describe_counter!(GAP_RESULTS, "Ranges of ids that were given up, by why");
         describe_counter!(ROWS, "Rows that the tail has read, by what became of them");
+        describe_counter!(ROW_FAULTS, "Rows with ids where none should come, by kind");
         describe_gauge!(PENDING, "Publishes by HTTP that wait for the database");
         describe_counter!(PUBLISHES, "Messages published by HTTP, by result");
         describe_counter!(DELIVERIES, "Messages put into connections' queues, or not for want of room");
@@ -85,12 +84,12 @@ impl Metrics {
             gaps: gauge!(GAPS),
             gaps_given_up: counter!(GAP_RESULTS, "result" => "given_up"),
             gaps_capped: counter!(GAP_RESULTS, "result" => "capped"),
-            gaps_fault: counter!(GAP_RESULTS, "result" => "fault"),
-            gaps_stray: counter!(GAP_RESULTS, "result" => "stray"),
             rows_released: counter!(ROWS, "result" => "released"),
             rows_not_json: counter!(ROWS, "result" => "not_json"),
             rows_too_large: counter!(ROWS, "result" => "too_large"),
             rows_not_a_name: counter!(ROWS, "result" => "not_a_name"),
+            rows_stray: counter!(ROW_FAULTS, "fault" => "above_sequence"),
+            rows_after_giving_up: counter!(ROW_FAULTS, "fault" => "after_giving_up"),
             publishes_pending: gauge!(PENDING),
             publishes_committed: counter!(PUBLISHES, "result" => "committed"),
             publishes_replayed: counter!(PUBLISHES, "result" => "replayed"),
@@ -120,6 +119,7 @@ const TAIL_POSITION: &str = "tablecast_tail_position";
 const GAPS: &str = "tablecast_gaps";
 const GAP_RESULTS: &str = "tablecast_gaps_total";
 const ROWS: &str = "tablecast_rows_total";
+const ROW_FAULTS: &str = "tablecast_row_faults_total";
 const PENDING: &str = "tablecast_publishes_pending";
 const PUBLISHES: &str = "tablecast_publishes_total";
 const DELIVERIES: &str = "tablecast_deliveries_total";

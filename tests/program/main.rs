@@ -4,7 +4,10 @@
 mod support;
 
 mod cli;
+mod history;
 mod limits;
+mod mariadb;
+mod postgres;
 mod prefixes;
 mod publishing;
 mod schema;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection, Executor, Row};
+use sqlx::{Connection, Executor, Postgres, Row};
 use tokio::time::timeout;
 
 /// A connection, and what is behind it.
@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is set by the startup packet arrives at the server only where nobody stands between:
 /// a pooler either refuses it or keeps it to itself.
-const MARK: &str = "tablecast.direct";
+pub const MARK: &str = "tablecast.direct";
 
 impl Session {
     /// Connects. `settings` are for the session; a pooler's has none.
@@ -44,9 +44,7 @@ impl Session {
             }
             Err(error) => return Err(error),
         };
-        // Not prepared: nobody knows yet where that would be.
-        let row = connection.fetch_one("SELECT current_setting('tablecast.direct', true)").await?;
-        let pooled = row.try_get::<Option<&str>, _>(0)? != Some("on");
+        let pooled = !is_direct(&mut connection).await?;
         Ok(Self { connection, pooled })
     }
 
@@ -81,6 +79,13 @@ impl Session {
     }
 }
 
+/// Whether the mark that was set by the startup packet has arrived.
+pub async fn is_direct<'c>(connection: impl Executor<'c, Database = Postgres>) -> Result<bool, sqlx::Error> {
+    // Not prepared: nobody knows yet where that would be.
+    let row = connection.fetch_one("SELECT current_setting('tablecast.direct', true)").await?;
+    Ok(row.try_get::<Option<&str>, _>(0)? == Some("on"))
+}
+
 /// Fails what takes too long: a server that is paused, or a network that drops everything,
 /// never answers.
 pub async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -93,6 +98,6 @@ pub async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> R
     }
 }
 
-fn refuses_startup_parameters(error: &sqlx::Error) -> bool {
+pub fn refuses_startup_parameters(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.message().contains("startup parameter"))
 }

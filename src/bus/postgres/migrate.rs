@@ -26,6 +26,9 @@ const UNINSTALL: &str = include_str!("../../../migrations/postgres/uninstall.sql
 
 /// Longer than another's migration takes, but for the index of a very large table.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// A worker's open transaction may hold what is to be locked; those who come after us don't wait for
+/// longer than this.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
 /// What `tablecast_publish_<prefix>` leaves of a name's 63 bytes.
 const MAX_FENCE_BYTES: usize = 45;
 
@@ -56,9 +59,7 @@ pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schem
             sleep(Duration::from_millis(100)).await;
         }
         let Plan { together, apart } = plan(&mut session, database, migration).await?;
-        // A worker's open transaction may hold the table; those who come after it don't wait for
-        // longer than this.
-        let script = format!("BEGIN; SET LOCAL lock_timeout = '5s';\n{}\nCOMMIT", together.join("\n"));
+        let script = format!("BEGIN; {LOCK_TIMEOUT};\n{}\nCOMMIT", together.join("\n"));
         session.connection.execute(AssertSqlSafe(script)).await.map_err(failed)?;
         for script in apart {
             for statement in statements(&script) {
@@ -91,7 +92,8 @@ pub async fn uninstall(database: &Database) -> Result<(), SetupError> {
     let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
     let schema = schema_name(&mut session, database).await?;
     let script = UNINSTALL.replace("{{schema}}", &schema);
-    session.connection.execute(AssertSqlSafe(format!("BEGIN;{script}COMMIT"))).await.map_err(failed)?;
+    let script = format!("BEGIN; {LOCK_TIMEOUT};\n{script}\nCOMMIT");
+    session.connection.execute(AssertSqlSafe(script)).await.map_err(failed)?;
     session.close().await;
     Ok(())
 }
@@ -123,6 +125,12 @@ async fn schema_name(session: &mut Session, database: &Database) -> Result<Strin
 
 async fn plan(session: &mut Session, database: &Database, migration: &Migration) -> Result<Plan, SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
+    for prefix in &migration.fences {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if prefix.as_str().len() > MAX_FENCE_BYTES || !prefix.as_str().bytes().all(plain) {
+            return Err(SetupError::NotAFence(prefix.as_str().to_owned()));
+        }
+    }
     let schema = schema_name(session, database).await?;
     let fill = |script: &str| script.replace("{{schema}}", &schema).replace("{{table}}", &database.0.table);
     let before = match schema::inspect(session, database).await {
@@ -142,7 +150,9 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
            current_setting('max_prepared_transactions')::int4,
            EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1 || '.' || $2) AND tgname = 'tablecast_wake_servers'),
            ARRAY(SELECT p.prefix FROM unnest($3::text[]) AS p(prefix)
-                 WHERE to_regclass($1 || '.\"tablecast_publish_' || p.prefix || '\"') IS NULL)",
+                 WHERE to_regclass($1 || '.\"tablecast_publish_' || p.prefix || '\"') IS NULL),
+           EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = to_regproc($1 || '.tablecast_publish_insert')
+             AND p.prosrc LIKE '%pg_notify%')",
     )
     .persistent(false)
     .bind(&schema)
@@ -173,8 +183,8 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
         (DefaultPrefix::Initial(prefix) | DefaultPrefix::Set(prefix), _) => prefix.clone(),
     };
     // A NOTIFY makes PREPARE TRANSACTION fail, and one that comes only sometimes would do so only
-    // sometimes: where that can be used, it has to be asked for.
-    let notifies = migration.notify || present.get::<i32, _>(3) == 0;
+    // sometimes: where that can be used, it has to be asked for, once.
+    let notifies = migration.notify || present.get::<i32, _>(3) == 0 || present.get(6);
     let has_updated_at = before.as_ref().is_some_and(|schema| schema.has_updated_at);
     let (columns, now) = timestamps(has_updated_at);
     let script = fill(PUBLISH)
@@ -189,11 +199,6 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
     }
     let fences: Vec<String> = present.get(5);
     for prefix in fences {
-        if prefix.len() > MAX_FENCE_BYTES
-            || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        {
-            return Err(SetupError::NotAFence(prefix));
-        }
         plan.together.push(fill(FENCE).replace("{{prefix}}", &prefix));
     }
     if migration.wake_trigger && !present.get::<bool, _>(4) {

@@ -107,6 +107,9 @@ impl Database {
     pub async fn prepare(&self, config: &BusConfig) -> Result<Info, SetupError> {
         let mut session = self.open().await?;
         let schema = schema::inspect(&mut session, self).await?;
+        if self.0.wake == Wake::Notify && !(schema.notifies && schema.wake_sequence.is_some()) {
+            return Err(SetupError::NoWake);
+        }
         for advice in &schema.advice {
             tracing::warn!("{advice}");
         }

@@ -27,8 +27,11 @@ pub struct Reader {
     past: Past,
 }
 
-/// A generic plan is the right one for each look, and planning costs more than looking.
-const SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
+/// A generic plan is the right one for each look, and planning costs more than looking. And who
+/// locks the table for long is waited for by one connection, not by one more with each retry: a
+/// server doesn't notice that the client of a statement that waits is gone.
+const SETTINGS: [(&str, &str); 3] =
+    [("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("lock_timeout", "4s")];
 
 impl Reader {
     pub(super) async fn open(database: &Database) -> Result<Self, sqlx::Error> {

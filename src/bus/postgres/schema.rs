@@ -25,6 +25,8 @@ pub struct Schema {
     pub has_helpers: bool,
     /// What a server that goes to sleep sets, if it may.
     pub wake_sequence: Option<String>,
+    /// Publishing by SQL heeds that.
+    pub notifies: bool,
     pub has_replay_index: bool,
     pub advice: Vec<String>,
 }
@@ -123,11 +125,13 @@ pub enum SetupError {
     )]
     NoNotifications(String),
     #[error(
-        "--wake notify: SQL publishing doesn't notify here yet: run `tablecast migrate`, as a role that owns the table"
+        "--wake notify: SQL publishing doesn't notify here yet: run `tablecast migrate --notify`, as a role that owns the table"
     )]
     NoWake,
     #[error("another `tablecast migrate` is running and did not end in time")]
     Busy,
+    #[error("another transaction holds a lock that this waited for ({0}); try again once it has ended")]
+    Locked(String),
     #[error("--fence {0}: a prefix that gets a view of its own is at most 45 letters, digits, _ and -")]
     NotAFence(String),
     #[error("the database answered: {0}")]
@@ -138,6 +142,10 @@ impl SetupError {
     pub(super) fn from_sqlx(error: sqlx::Error, database: &Database) -> Self {
         let place = database.to_string();
         let (code, message) = match &error {
+            // rustls tells what it found wrong this way.
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Self::Tls(place, error.to_string());
+            }
             sqlx::Error::Io(error) => return Self::Unreachable(place, error.to_string()),
             sqlx::Error::Tls(error) => return Self::Tls(place, error.to_string()),
             sqlx::Error::Database(error) => {
@@ -155,6 +163,7 @@ impl SetupError {
             "28000" if message.contains("no encryption") => Self::TlsRequired(place, message),
             "28000" | "28P01" => Self::Login(place, message),
             "3D000" => Self::NoDatabase(place),
+            "55P03" => Self::Locked(message),
             "53300" => Self::TooManyConnections(place),
             "42501" => Self::NoRights {
                 role: database.0.options.get_username().to_owned(),
@@ -266,7 +275,7 @@ async fn table(session: &mut Session, database: &Database) -> Result<Option<Foun
         SetupError::NoRights { role: role.to_owned(), what, cure: format!("GRANT {right} ON {of} TO {role}") }
     };
     if !row.get::<bool, _>(5) {
-        return Err(no_rights(format!("read table {name}"), "SELECT, INSERT, DELETE", &full_name));
+        return Err(no_rights(format!("read table {name}"), "SELECT, INSERT, UPDATE, DELETE", &full_name));
     }
 
     let columns = sqlx::query(
@@ -356,13 +365,16 @@ async fn objects(session: &mut Session, database: &Database, found: Found) -> Re
               ('.tablecast_idempotency_keys', 'UPDATE'), ('.tablecast_idempotency_keys', 'DELETE'),
               ('.tablecast_prefixes', 'SELECT'), ('.tablecast_prefixes', 'INSERT')) AS h(name, wanted)),
            coalesce(has_sequence_privilege(to_regclass($2 || '.tablecast_wake'), 'UPDATE'), false),
-           has_table_privilege($1, 'INSERT'), has_table_privilege($1, 'DELETE'),
+           has_table_privilege($1, 'INSERT'),
+           has_table_privilege($1, 'DELETE') AND has_any_column_privilege($1, 'UPDATE'),
            EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL
              AND pg_get_indexdef(i.indexrelid, 1, true) = 'channel_hash'
              AND pg_get_indexdef(i.indexrelid, 2, true) = 'id'),
            current_setting('max_prepared_transactions')::int4,
            to_regclass($2 || '.tablecast_idempotency_keys') IS NOT NULL,
            (SELECT has_table_privilege(p.proowner, $1, 'INSERT') FROM pg_proc AS p
+            WHERE p.oid = to_regproc($2 || '.tablecast_publish_insert')),
+           (SELECT p.prosrc LIKE '%pg_notify%' FROM pg_proc AS p
             WHERE p.oid = to_regproc($2 || '.tablecast_publish_insert'))",
     )
     .persistent(false)
@@ -393,8 +405,10 @@ async fn objects(session: &mut Session, database: &Database, found: Found) -> Re
         advice.push(format!("role {role} may not publish: GRANT INSERT ON {name} TO {role}"));
     }
     if !row.get::<bool, _>(5) {
-        advice
-            .push(format!("role {role} may not trim: GRANT DELETE ON {name} TO {role}, or --retention off"));
+        // UPDATE is for FOR UPDATE SKIP LOCKED.
+        advice.push(format!(
+            "role {role} may not trim: GRANT UPDATE, DELETE ON {name} TO {role}, or --retention off"
+        ));
     }
     let schema = &table.schema;
     if row.get::<bool, _>(8) && !has_helpers {
@@ -424,6 +438,7 @@ async fn objects(session: &mut Session, database: &Database, found: Found) -> Re
         defaults,
         has_helpers,
         wake_sequence,
+        notifies: row.get::<Option<bool>, _>(10) == Some(true),
         has_replay_index,
         advice,
     })

@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::connect::{PATIENCE, in_time};
+use super::connect::{MARK, PATIENCE, in_time, is_direct, refuses_startup_parameters};
 use super::schema::CHANNEL;
 use super::{Database, Reader, SetupError};
 use crate::bus::Wake;
@@ -121,40 +121,39 @@ impl Waker {
             self.wait(self.flow.pause(longest)).await;
             return Ok(());
         };
-        let now = Instant::now();
-        match &mut self.armed {
-            Some(armed) if now + MARGIN < armed.until => {
-                let rest = armed.until - MARGIN - now;
-                let pause = if armed.fence == Fence::Passed {
-                    if self.polls { longest.min(rest) } else { rest }
-                } else {
-                    armed.pause = (armed.pause * 2).min(longest);
-                    armed.pause.min(rest)
-                };
-                self.wait(pause).await;
-            }
-            _ => {
-                // The deadline is one of the database's clock; ours begins before it.
-                let sql = format!(
-                    "SELECT setval('{sequence}', greatest((SELECT last_value FROM {sequence}),
-                       (date_part('epoch', clock_timestamp()) * 1000)::int8 + {}))",
-                    DEADLINE.as_millis()
-                );
-                let until = now + DEADLINE;
-                let session = reader.session();
-                in_time(session.connection.execute(AssertSqlSafe(sql))).await?;
-                self.armed = Some(Armed { until, fence: Fence::Unknown, pause: FENCE_POLL });
+        if let Some(armed) = &mut self.armed {
+            let rest = armed.until.saturating_duration_since(Instant::now() + MARGIN);
+            let pause = if armed.fence == Fence::Passed {
+                if self.polls { longest.min(rest) } else { rest }
+            } else {
+                armed.pause = (armed.pause * 2).min(longest);
+                armed.pause.min(rest)
+            };
+            let was_woken = self.wait(pause).await;
+            if was_woken || pause < rest {
+                return Ok(());
             }
         }
+        // The deadline is one of the database's clock; ours begins before it.
+        let until = Instant::now() + DEADLINE;
+        let sql = format!(
+            "SELECT setval('{sequence}', greatest((SELECT last_value FROM {sequence}),
+               (date_part('epoch', clock_timestamp()) * 1000)::int8 + {}))",
+            DEADLINE.as_millis()
+        );
+        let session = reader.session();
+        in_time(session.connection.execute(AssertSqlSafe(sql))).await?;
+        self.armed = Some(Armed { until, fence: Fence::Unknown, pause: FENCE_POLL });
         Ok(())
     }
 
-    async fn wait(&self, pause: Duration) {
+    /// Whether something came before the pause was over.
+    async fn wait(&self, pause: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.own_writes.notified() => {}
-            () = heard(self.listener.as_ref()) => {}
-            () = sleep(pause) => {}
+            () = self.own_writes.notified() => true,
+            () = heard(self.listener.as_ref()) => true,
+            () = sleep(pause) => false,
         }
     }
 }
@@ -257,7 +256,9 @@ async fn listen(database: Database, state: Arc<State>) {
 enum Silence {
     #[error("{0}")]
     Lost(#[from] sqlx::Error),
-    #[error("a notification of our own did not come back; a pooler in transaction mode does that")]
+    #[error("a pooler stands between")]
+    Pooled,
+    #[error("a notification of our own did not come back")]
     NoEcho,
 }
 
@@ -269,16 +270,23 @@ async fn hear(database: &Database, state: &State) -> Silence {
 }
 
 async fn try_to_hear(database: &Database, state: &State) -> Result<Silence, sqlx::Error> {
-    // A pooler refuses that one, and then is found out by the check.
-    let options = PgConnectOptions::clone(&database.0.options).extra_float_digits(None);
+    let options = PgConnectOptions::clone(&database.0.options).options([(MARK, "on")]);
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(PATIENCE)
         .max_lifetime(None)
         .idle_timeout(None)
         .connect_lazy_with(options);
-    let mut listener = PgListener::connect_with(&pool).await?;
+    let mut listener = match PgListener::connect_with(&pool).await {
+        Err(error) if refuses_startup_parameters(&error) => return Ok(Silence::Pooled),
+        listener => listener?,
+    };
     listener.eager_reconnect(false);
+    // A LISTEN that a pooler gives to one of its connections stays there, and what it hears goes to
+    // whoever is served by that. Even our own notification would come back, by chance.
+    if !in_time(is_direct(&mut listener)).await? {
+        return Ok(Silence::Pooled);
+    }
     let echo = format!("tablecast_check_{:016x}", rand::random::<u64>());
     in_time(listener.listen_all([CHANNEL, echo.as_str()])).await?;
     loop {

@@ -1,17 +1,27 @@
 //! The words that the tests are told in.
 
+mod database;
 mod http;
+pub mod mariadb;
+mod pgbouncer;
+pub mod postgres;
+mod process;
+mod proxy;
 mod server;
 mod socket;
+mod transaction;
 
-use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub use database::{Database, DatabaseServer, PASSWORD};
 pub use http::{Answer, get, request};
-pub use server::{Server, server, tablecast};
+pub use pgbouncer::PgBouncer;
+pub use proxy::Proxy;
+pub use server::{Builder, Server, server, tablecast};
 pub use socket::{Frame, Socket};
+pub use transaction::Transaction;
 
 /// Far more than anything here should take, so that only what hangs fails by it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,37 +51,12 @@ pub fn python(database: &Path, program: &str) -> Output {
     Command::new("python3").args(["-c", program]).arg(database).output().expect("python3 is installed")
 }
 
-/// Another process's transaction, that holds the lock until it is ended.
-pub struct Transaction {
-    shell: Child,
-    input: ChildStdin,
-}
-
-/// Begins one, and runs SQL in it.
+/// Begins another process's transaction on an SQLite file, which holds the lock until it is ended,
+/// and runs SQL in it.
 pub fn begin(database: &Path, sql: &str) -> Transaction {
     let mut shell = Command::new("sqlite3");
-    shell.args(["-cmd", ".timeout 10000"]).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut shell = shell.spawn().expect("sqlite3 is installed");
-    let mut input = shell.stdin.take().unwrap();
-    writeln!(input, "BEGIN IMMEDIATE; {sql}; SELECT 'locked';").unwrap();
-    shell.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
-    Transaction { shell, input }
-}
-
-impl Transaction {
-    pub fn commit(self) {
-        self.end("COMMIT;");
-    }
-
-    pub fn roll_back(self) {
-        self.end("ROLLBACK;");
-    }
-
-    fn end(mut self, sql: &str) {
-        writeln!(self.input, "{sql}").unwrap();
-        drop(self.input);
-        assert!(self.shell.wait().unwrap().success());
-    }
+    shell.arg("-bail").args(["-cmd", ".timeout 10000"]).arg(database);
+    Transaction::begin(shell, "BEGIN IMMEDIATE", sql)
 }
 
 /// Waits until something is so.

@@ -40,6 +40,11 @@ impl Builder {
         self
     }
 
+    /// On another database than the file of its own.
+    pub fn database_url(self, url: &str) -> Self {
+        self.arg("--database-url").arg(url)
+    }
+
     pub fn with_prefix(self, prefix: &str) -> Self {
         self.arg("--channel-prefix").arg(prefix)
     }
@@ -69,6 +74,11 @@ impl Builder {
     }
 
     pub fn start(self) -> Server {
+        self.try_start().unwrap_or_else(|error| panic!("the server did not start: {error}"))
+    }
+
+    /// Starts it, or gives what it says instead.
+    pub fn try_start(self) -> Result<Server, String> {
         let mut command = tablecast();
         if !self.ignored.is_empty() {
             let script = format!("trap '' {}; exec \"$@\"", self.ignored);
@@ -93,7 +103,8 @@ impl Builder {
             if stdout.read_line(&mut line).unwrap() == 0 {
                 let mut error = String::new();
                 child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-                panic!("the server did not start: {error}");
+                let _ = child.wait();
+                return Err(error);
             }
             said.push(line.trim_end().to_owned());
         }
@@ -101,7 +112,7 @@ impl Builder {
             let (_, rest) = said[0].split_once(after).unwrap();
             rest.split(['/', ',']).next().unwrap().parse().unwrap()
         };
-        Server {
+        Ok(Server {
             public: address("ws://"),
             internal: address("http://"),
             said,
@@ -109,7 +120,7 @@ impl Builder {
             child,
             folder: self.folder,
             arguments: self.arguments,
-        }
+        })
     }
 }
 
@@ -183,6 +194,13 @@ impl Server {
 
     pub fn log(&self) -> String {
         self.log.lock().clone()
+    }
+
+    /// The most memory that it has held, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     pub fn signal(&self, signal: &str) {
