@@ -10,7 +10,7 @@ use super::gaps::{Evidence, Facts, IdRange, Request as GapRequest, Start};
 use super::position::Ids;
 use super::request::{Outcome, Request};
 use super::row::{Page, Row};
-use super::{BusConfig, DatabaseUrl, Info, postgres, sqlite};
+use super::{BusConfig, DatabaseUrl, Info, mysql, postgres, sqlite};
 use crate::stream::Prefix;
 
 /// How to get at the table. Cheap to clone; connections are opened from it.
@@ -18,30 +18,35 @@ use crate::stream::Prefix;
 pub enum Database {
     Sqlite(sqlite::Database),
     Postgres(postgres::Database),
+    Mysql(mysql::Database),
 }
 
 /// The tail's connection: it only reads.
 pub(super) enum Reader {
     Sqlite(sqlite::Reader),
     Postgres(postgres::Reader),
+    Mysql(mysql::Reader),
 }
 
 /// The one connection that this process writes by.
 pub(super) enum Writer {
     Sqlite(sqlite::Writer),
     Postgres(postgres::Writer),
+    Mysql(Box<mysql::Writer>),
 }
 
 /// A connection that reads back.
 pub(super) enum Replayer {
     Sqlite(sqlite::Replayer),
     Postgres(postgres::Replayer),
+    Mysql(mysql::Replayer),
 }
 
 /// What says that it is worth looking at the table. It outlives connections.
 pub(super) enum Waker {
     Sqlite(sqlite::Changes),
     Postgres(postgres::Waker),
+    Mysql(mysql::Waker),
 }
 
 /// Which life of the table a reader has seen, and how much of it: a table that was restored,
@@ -50,6 +55,7 @@ pub(super) enum Waker {
 pub(super) enum History {
     Sqlite(sqlite::FileId),
     Postgres(postgres::History),
+    Mysql(mysql::History),
 }
 
 /// What a database holds.
@@ -101,6 +107,8 @@ pub enum SetupError {
     Sqlite(#[from] sqlite::SetupError),
     #[error(transparent)]
     Postgres(#[from] postgres::SetupError),
+    #[error(transparent)]
+    Mysql(#[from] mysql::SetupError),
 }
 
 /// What an error of a database means for what was tried.
@@ -120,6 +128,7 @@ macro_rules! on {
         match $self {
             $of::Sqlite($it) => $body,
             $of::Postgres($it) => $body,
+            $of::Mysql($it) => $body,
         }
     };
 }
@@ -131,6 +140,7 @@ impl Database {
             DatabaseUrl::Postgres(location) => {
                 Self::Postgres(postgres::Database::new(location.clone(), config))
             }
+            DatabaseUrl::Mysql(location) => Self::Mysql(mysql::Database::new(location.clone(), config)),
         }
     }
 
@@ -164,6 +174,7 @@ impl Database {
         Ok(match self {
             Self::Sqlite(database) => Reader::Sqlite(database.reader().await?),
             Self::Postgres(database) => Reader::Postgres(database.reader().await?),
+            Self::Mysql(database) => Reader::Mysql(database.reader().await?),
         })
     }
 
@@ -171,6 +182,7 @@ impl Database {
         Ok(match self {
             Self::Sqlite(database) => Writer::Sqlite(database.writer().await?),
             Self::Postgres(database) => Writer::Postgres(database.writer().await?),
+            Self::Mysql(database) => Writer::Mysql(Box::new(database.writer().await?)),
         })
     }
 
@@ -178,6 +190,7 @@ impl Database {
         Ok(match self {
             Self::Sqlite(database) => Replayer::Sqlite(database.replayer().await?),
             Self::Postgres(database) => Replayer::Postgres(database.replayer().await?),
+            Self::Mysql(database) => Replayer::Mysql(database.replayer().await?),
         })
     }
 
@@ -185,6 +198,7 @@ impl Database {
         Ok(match self {
             Self::Sqlite(database) => Waker::Sqlite(database.changes(own_writes)?),
             Self::Postgres(database) => Waker::Postgres(database.waker(own_writes).await?),
+            Self::Mysql(database) => Waker::Mysql(database.waker(own_writes)?),
         })
     }
 
@@ -214,7 +228,7 @@ impl Reader {
     }
 
     /// Whether the next look can list transactions, if that is `wanted`.
-    pub fn lists(&self, wanted: bool) -> bool {
+    pub fn lists(&mut self, wanted: bool) -> bool {
         on!(Reader, self, it => it.lists(wanted))
     }
 
@@ -229,6 +243,7 @@ impl Reader {
             // Nothing comes late.
             Self::Sqlite(_) => Ok(Vec::new()),
             Self::Postgres(reader) => reader.superseded(late, high).await,
+            Self::Mysql(reader) => reader.superseded(late, high).await,
         }
     }
 
@@ -241,6 +256,7 @@ impl Reader {
         match self {
             Self::Sqlite(reader) => History::Sqlite(reader.file()),
             Self::Postgres(reader) => History::Postgres(reader.history().clone()),
+            Self::Mysql(reader) => History::Mysql(reader.history().clone()),
         }
     }
 
@@ -249,6 +265,7 @@ impl Reader {
         match (self, before) {
             (Self::Sqlite(reader), History::Sqlite(file)) => Ok(reader.file() == *file),
             (Self::Postgres(reader), History::Postgres(before)) => reader.follows(before).await,
+            (Self::Mysql(reader), History::Mysql(before)) => reader.follows(before).await,
             _ => Ok(false),
         }
     }
@@ -325,7 +342,7 @@ impl Waker {
     /// Whether the next look should list transactions, for the sake of this.
     pub fn wants_facts(&self) -> bool {
         match self {
-            Self::Sqlite(_) => false,
+            Self::Sqlite(_) | Self::Mysql(_) => false,
             Self::Postgres(waker) => waker.wants_facts(),
         }
     }
@@ -340,6 +357,7 @@ impl Waker {
                 }
             }
             Self::Postgres(waker) => waker.looked(rows, facts),
+            Self::Mysql(waker) => waker.looked(rows),
         }
     }
 
@@ -349,6 +367,7 @@ impl Waker {
         match (self, reader) {
             (Self::Sqlite(changes), _) => changes.worth_a_look(longest).await,
             (Self::Postgres(waker), Reader::Postgres(reader)) => waker.rest(reader, longest).await?,
+            (Self::Mysql(waker), _) => waker.rest(longest).await,
             (Self::Postgres(_), _) => unreachable!("both are of one database"),
         }
         Ok(())

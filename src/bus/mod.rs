@@ -22,6 +22,10 @@
 //! released, and a [`Publisher`], and no ids: what a row's id means, which database there is and
 //! how it wakes us stays in here. The table's tail is one source, the tests' in-memory one another.
 //!
+//! What a database brings along is told where it is kept: [`sqlite`] gives ids out in the order of
+//! commits, [`postgres`] and [`mysql`] don't ([`gaps`]), and each says in its own way who may yet
+//! commit, what is worth a look, and whether the table is the one that was followed.
+//!
 //! # Invariants
 //!
 //! - A row is released only once its transaction has committed, and never twice by
@@ -40,6 +44,8 @@ mod hash;
 mod log;
 #[cfg(test)]
 pub mod memory;
+pub mod mysql;
+mod patience;
 mod poll;
 pub mod position;
 pub mod postgres;

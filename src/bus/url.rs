@@ -2,25 +2,26 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::postgres;
 use super::sqlite::Location;
+use super::{mysql, postgres};
 
 /// Which database holds the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     Sqlite(Location),
     Postgres(postgres::Location),
+    Mysql(mysql::Location),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     #[error("it has no scheme; a SQLite file is written sqlite:path/to/file.db")]
     NoScheme,
-    #[error("{0}: this version speaks to SQLite and PostgreSQL")]
-    Unsupported(String),
     #[error("it is no PostgreSQL URL ({0}); one is written postgres://user:password@host:5432/database")]
     Postgres(String),
-    #[error("unknown scheme {0}; known are sqlite: and postgres:")]
+    #[error("it is no MySQL URL ({0}); one is written mysql://user:password@host:3306/database")]
+    Mysql(String),
+    #[error("unknown scheme {0}; known are sqlite:, postgres: and mysql:")]
     UnknownScheme(String),
     #[error("it names no file")]
     NoFile,
@@ -40,7 +41,7 @@ impl DatabaseUrl {
         match scheme {
             "sqlite" | "sqlite3" => Ok(Self::Sqlite(parse_sqlite(rest)?)),
             "postgres" | "postgresql" => Ok(Self::Postgres(parse_postgres(rest)?)),
-            "mysql" | "mysql2" | "trilogy" => Err(UrlError::Unsupported(scheme.into())),
+            "mysql" | "mysql2" | "trilogy" | "mariadb" => Ok(Self::Mysql(parse_mysql(rest)?)),
             _ => Err(UrlError::UnknownScheme(scheme.into())),
         }
     }
@@ -107,19 +108,51 @@ const RAILS_PARAMETERS: [&str; 9] = [
     "adapter",
 ];
 
+/// What MySQL's own clients know, in the ways in which drivers write it.
+const MYSQL_PARAMETERS: [&str; 9] =
+    ["ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket"];
+/// And how Rails and mysql2 write the same.
+const MYSQL_SPELLINGS: [(&str, &str); 4] =
+    [("ssl_mode", "ssl-mode"), ("ssl_ca", "ssl-ca"), ("ssl_cert", "ssl-cert"), ("ssl_key", "ssl-key")];
+/// What says nothing to us: sessions are set as they must be.
+const MYSQL_IGNORED: [&str; 6] =
+    ["charset", "collation", "reconnect", "strict", "read_timeout", "write_timeout"];
+
 fn parse_postgres(rest: &str) -> Result<postgres::Location, UrlError> {
+    let url = format!("postgres:{}", keep(rest, &POSTGRES_PARAMETERS, &[])?);
+    postgres::Location::parse(&url).map_err(|error| UrlError::Postgres(error.to_string()))
+}
+
+fn parse_mysql(rest: &str) -> Result<mysql::Location, UrlError> {
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let query: Vec<String> = query
+        .split('&')
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let spelling = MYSQL_SPELLINGS.iter().find(|(other, _)| *other == name);
+            spelling.map_or_else(|| pair.to_owned(), |(_, name)| format!("{name}={value}"))
+        })
+        .collect();
+    let url = format!(
+        "mysql:{}",
+        keep(&format!("{place}?{}", query.join("&")), &MYSQL_PARAMETERS, &MYSQL_IGNORED)?
+    );
+    mysql::Location::parse(&url).map_err(|error| UrlError::Mysql(error.to_string()))
+}
+
+/// A URL with the parameters that are known, and without those that say nothing to us.
+fn keep(url: &str, known: &[&str], ignored: &[&str]) -> Result<String, UrlError> {
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
     let mut kept = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-        if POSTGRES_PARAMETERS.contains(&name) {
+        if known.contains(&name) {
             kept.push(pair);
-        } else if !RAILS_PARAMETERS.contains(&name) {
-            return Err(UrlError::UnknownParameter(name.into(), POSTGRES_PARAMETERS.join(", ")));
+        } else if !RAILS_PARAMETERS.contains(&name) && !ignored.contains(&name) {
+            return Err(UrlError::UnknownParameter(name.into(), known.join(", ")));
         }
     }
-    let url = format!("postgres:{place}?{}", kept.join("&"));
-    postgres::Location::parse(&url).map_err(|error| UrlError::Postgres(error.to_string()))
+    Ok(format!("{place}?{}", kept.join("&")))
 }
 
 fn percent_decode(text: &str) -> String {
@@ -131,6 +164,7 @@ impl fmt::Display for DatabaseUrl {
         match self {
             Self::Sqlite(location) => write!(f, "SQLite {}", location.path.display()),
             Self::Postgres(location) => location.fmt(f),
+            Self::Mysql(location) => location.fmt(f),
         }
     }
 }
@@ -158,12 +192,28 @@ mod tests {
     }
 
     #[test]
+    fn mysql_urls_as_people_write_them() {
+        for (url, shown) in [
+            ("mysql://u:quiet@h/db", "MySQL h:3306/db"),
+            ("mysql2://u:quiet%40@h:3307/db?pool=5&encoding=utf8mb4&timeout=5000", "MySQL h:3307/db"),
+            ("trilogy://u@h/db?ssl_mode=verify_ca&ssl_ca=/ca.pem", "MySQL h:3306/db"),
+            ("mariadb://u@localhost/db?socket=/run/s.sock", "MySQL /run/s.sock/db"),
+        ] {
+            let parsed = DatabaseUrl::parse(url).unwrap();
+            assert_eq!(parsed.to_string(), shown, "{url}");
+            assert!(!format!("{parsed:?}").contains("quiet"), "the password is never shown: {parsed:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_url_says_why() {
         for (url, part) in [
             ("tablecast.db", "no scheme"),
             ("sqlite:", "names no file"),
             ("sqlite::memory:", "no other process"),
-            ("mysql://h/db", "SQLite and PostgreSQL"),
+            ("mysql://h/db?ssl_mod=required", "unknown parameter ssl_mod"),
+            ("mysql://h", "names no database"),
+            ("mysql://h/db?ssl-mode=perhaps", "no MySQL URL"),
             ("postgres://h/db?sslmod=require", "unknown parameter sslmod"),
             ("redis://h", "unknown scheme redis"),
             ("sqlite:x.db?modus=ro", "unknown parameter modus"),

@@ -7,6 +7,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection, Executor, Postgres, Row};
 use tokio::time::timeout;
 
+use crate::bus::patience::in_time;
+
 /// A connection, and what is behind it.
 pub struct Session {
     pub connection: PgConnection,
@@ -14,9 +16,6 @@ pub struct Session {
     /// next: no prepared statement, no setting, no LISTEN, no session's lock.
     pub pooled: bool,
 }
-
-/// How long opening a connection may take, and how long a statement of the tail.
-pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is set by the startup packet arrives at the server only where nobody stands between:
 /// a pooler either refuses it or keeps it to itself.
@@ -84,18 +83,6 @@ pub async fn is_direct<'c>(connection: impl Executor<'c, Database = Postgres>) -
     // Not prepared: nobody knows yet where that would be.
     let row = connection.fetch_one("SELECT current_setting('tablecast.direct', true)").await?;
     Ok(row.try_get::<Option<&str>, _>(0)? == Some("on"))
-}
-
-/// Fails what takes too long: a server that is paused, or a network that drops everything,
-/// never answers.
-pub async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    match timeout(PATIENCE, work).await {
-        Ok(result) => result,
-        Err(_) => {
-            let text = format!("the database did not answer within {} s", PATIENCE.as_secs());
-            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
-        }
-    }
 }
 
 pub fn refuses_startup_parameters(error: &sqlx::Error) -> bool {

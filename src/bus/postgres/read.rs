@@ -6,11 +6,12 @@ use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::Database;
-use super::connect::{Session, in_time};
+use super::connect::Session;
 use super::history::{History, Past, Rows, lsn};
 use super::schema::{self, Table};
 use crate::bus::channel_hash;
 use crate::bus::gaps::{Evidence, Facts, IdRange, MAX_STRAYS, Request, Snapshot, Start, Transaction};
+use crate::bus::patience::in_time;
 use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
 
 const TICK: &str = include_str!("../../../migrations/postgres/tick.sql");

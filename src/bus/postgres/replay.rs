@@ -2,9 +2,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::Database;
-use super::connect::{Session, in_time};
+use super::connect::Session;
 use super::schema;
 use crate::bus::gaps::IdRange;
+use crate::bus::patience::in_time;
 
 /// Reads back what a channel had, along the index on `(channel_hash, id)`.
 ///

@@ -31,11 +31,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::connect::{MARK, PATIENCE, in_time, is_direct, refuses_startup_parameters};
+use super::connect::{MARK, is_direct, refuses_startup_parameters};
 use super::schema::CHANNEL;
 use super::{Database, Reader, SetupError};
 use crate::bus::Wake;
 use crate::bus::gaps::{Facts, Transaction};
+use crate::bus::patience::{PATIENCE, in_time};
 use crate::bus::poll::Flow;
 
 /// For how long a publish notifies after the tail has asked for it.

@@ -7,9 +7,10 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::time::{Instant, timeout};
 
 use super::Database;
-use super::connect::{PATIENCE, Session, in_time};
+use super::connect::Session;
 use super::schema::{self, CHANNEL, now, timestamps};
 use crate::bus::group::{self, Answered, NewRow, Transaction};
+use crate::bus::patience::{PATIENCE, in_time};
 use crate::bus::position::Ids;
 use crate::bus::request::{IdempotencyKey, Outcome, Request};
 use crate::stream::Prefix;

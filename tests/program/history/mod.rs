@@ -41,7 +41,6 @@ fn postgres() {
 }
 
 #[test]
-#[ignore = "servers don't follow MariaDB yet"]
 fn mariadb() {
     run(Engine::MariaDb);
 }

@@ -52,6 +52,8 @@ impl Engine for MariaDb {
         let mut command = folder.command(find("mariadbd"));
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", LOG_SIZE]);
         command.args([format!("--datadir={path}/data"), format!("--socket={path}/socket")]);
+        // A server that starts deletes all temporary tables that it finds.
+        command.arg(format!("--tmpdir={path}"));
         command.args([format!("--port={port}"), "--max-connections=300".into()]);
         // A commit survives a crash of the process, not of the machine.
         command.arg("--innodb-flush-log-at-trx-commit=2");

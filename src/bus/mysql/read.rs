@@ -1,0 +1,349 @@
+use std::time::Duration;
+
+use sqlx::mysql::MySqlRow;
+use tokio::time::Instant;
+
+use super::Database;
+use super::connect::{Purpose, Session, bare, bytes, number, text};
+use super::history::{Continuity, Fingerprint, History, Mark};
+use super::list::Lists;
+use super::replay::hex;
+use super::schema;
+use crate::bus::channel_hash;
+use crate::bus::gaps::{Evidence, Facts, IdRange, MAX_STRAYS, Request, Start, Transaction};
+use crate::bus::patience::in_time;
+use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
+
+const TICK: &str = include_str!("../../../migrations/mysql/tick.sql");
+const ARM: &str = include_str!("../../../migrations/mysql/arm.sql");
+const LIST: &str = include_str!("../../../migrations/mysql/list.sql");
+const HOLES: &str = include_str!("../../../migrations/mysql/holes.sql");
+
+/// So many ranges to an arm of the look's statement: MySQL's range_optimizer_max_mem_size makes a
+/// scan of about 36,000.
+const RANGES: usize = 5000;
+/// How often to ask which id comes next.
+const COUNTER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The tail's connection: it only reads.
+pub struct Reader {
+    session: Session,
+    database: Database,
+    statements: Statements,
+    history: History,
+    /// None without the PROCESS privilege.
+    lists: Option<Lists>,
+    /// The look under way lists transactions.
+    listing: bool,
+    counter_read_at: Instant,
+}
+
+/// What is sent, filled in but for what differs from look to look.
+struct Statements {
+    tick: String,
+    arm: String,
+    list: String,
+    next_id: String,
+}
+
+impl Reader {
+    pub(super) async fn open(database: &Database) -> Result<Self, sqlx::Error> {
+        let mut session = Session::open(&database.0.options, Purpose::Tail).await?;
+        in_time(async {
+            let schema = schema::inspect(&mut session, database).await?;
+            let mark = Mark::read(&mut session, &database.0.table).await?;
+            let history = History::new(mark.map(|mark| mark.history), session.server.identity());
+            let now = Instant::now();
+            Ok(Self {
+                statements: Statements::new(database),
+                database: database.clone(),
+                history,
+                lists: schema.lists.then(|| Lists::new(now)),
+                listing: false,
+                counter_read_at: now,
+                session,
+            })
+        })
+        .await
+    }
+
+    pub fn evidence(&self) -> Evidence {
+        if self.lists.is_some() { Evidence::OpenTransactions } else { Evidence::Age }
+    }
+
+    /// Says yes only where a list can be expected to be new: a look that counts on one asks for
+    /// less, and is made anew if it comes without.
+    pub fn lists(&mut self, wanted: bool) -> bool {
+        let Some(lists) = &mut self.lists else { return false };
+        self.listing = lists.is_due(wanted, Instant::now());
+        self.listing && lists.are_new()
+    }
+
+    /// The end of the log, and all holes of the table, in pages of one snapshot. A million rows
+    /// take half a second.
+    pub async fn start(&mut self) -> Result<Start, sqlx::Error> {
+        let table = self.database.0.table.clone();
+        in_time(self.session.run(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        ))
+        .await?;
+        let mark = in_time(Mark::read(&mut self.session, &table)).await?;
+        self.history.life = mark.map(|mark| mark.history);
+        // Read after the snapshot: what lies above has not been drawn, but written there by hand.
+        let next =
+            in_time(self.next_id()).await?.and_then(|next| i64::try_from(next).ok()).unwrap_or(i64::MAX);
+        let mut start = Start::default();
+        loop {
+            let page = bare(HOLES)
+                .replace("{{table}}", &table)
+                .replace("{{from}}", &start.high.to_string())
+                .replace("{{next}}", &next.to_string());
+            let rows = in_time(self.session.rows(page)).await?;
+            let Some(last) = rows.last() else { break };
+            for row in &rows {
+                let (before, id) = (required::<i64>(row, 0)?, required::<i64>(row, 1)?);
+                if id > before + 1 {
+                    start.holes.push(IdRange { first: before + 1, last: id - 1 });
+                }
+            }
+            start.high = required(last, 1)?;
+        }
+        let strays = format!("SELECT id FROM `{table}` WHERE id >= {next} ORDER BY id LIMIT {MAX_STRAYS}");
+        for row in in_time(self.session.rows(strays)).await? {
+            start.strays.push(required(&row, 0)?);
+        }
+        in_time(self.session.run("COMMIT")).await?;
+        self.history.passed(start.high);
+        Ok(start)
+    }
+
+    pub async fn look(&mut self, request: &Request, _lists: bool) -> Result<Option<Page>, sqlx::Error> {
+        // A second look asks for nothing above.
+        if request.above < i64::MAX {
+            self.history.passed(request.above);
+        }
+        let mut page = in_time(self.tick(request)).await?;
+        if self.counter_read_at.elapsed() >= COUNTER_INTERVAL {
+            self.counter_read_at = Instant::now();
+            if in_time(self.next_id()).await?.is_some_and(|next| !self.history.allows(next)) {
+                // Ids come again.
+                page.last_value = i64::MIN;
+            }
+        }
+        if std::mem::take(&mut self.listing) {
+            page.facts = in_time(self.list()).await?;
+        }
+        Ok(Some(page))
+    }
+
+    async fn tick(&mut self, request: &Request) -> Result<Page, sqlx::Error> {
+        let mut rows = self.session.rows(self.statements.tick(request)).await?;
+        let mut page = Page { last_value: i64::MAX, ..Page::default() };
+        let mut life = None;
+        let mut bytes_read = 0;
+        let mut seen = Vec::with_capacity(rows.len());
+        // Not all of a page at a time twice: what was taken in is let go.
+        while let Some(row) = rows.pop() {
+            let id = required(&row, 0)?;
+            if id == -1 {
+                life = text(&row, 2)?.map(|payload| Mark::parse(&payload).history);
+                continue;
+            }
+            let content = Content::new(bytes(&row, 1)?, bytes(&row, 2)?, number(&row, 3)?);
+            if let Content::Own { payload, .. } = &content {
+                bytes_read += payload.len();
+            }
+            let (created_at, channel_hash) = (text(&row, 4)?, text(&row, 5)?);
+            seen.push(Fingerprint {
+                id,
+                created_at: created_at.unwrap_or_default(),
+                channel_hash: channel_hash.unwrap_or_default(),
+            });
+            page.rows.push(MessageRow { id, content });
+        }
+        page.rows.sort_unstable_by_key(|row| row.id);
+        page.full = page.rows.len() == PAGE_ROWS || bytes_read >= PAGE_BYTES;
+        if life != self.history.life {
+            if self.history.life.is_some() {
+                page.last_value = i64::MIN;
+                return Ok(page);
+            }
+            // It was missing, and somebody has put it back.
+            self.history.life = life;
+        }
+        self.history.saw(seen, Instant::now());
+        Ok(page)
+    }
+
+    /// Who has a transaction open that has written. None if the list is an old one.
+    async fn list(&mut self) -> Result<Option<Facts>, sqlx::Error> {
+        let nonce = format!("{:016x}", rand::random::<u64>());
+        let rows = self.session.rows(self.statements.list.replace("{{nonce}}", &nonce)).await?;
+        let mut is_new = false;
+        let mut running = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let name: u64 = required(row, 0)?;
+            is_new |= number(row, 1)? == Some(1);
+            if (1..1 << 48).contains(&name) {
+                running.push(Transaction(name));
+            }
+        }
+        if let Some(lists) = &mut self.lists {
+            lists.was_read(is_new, Instant::now());
+        }
+        Ok(is_new.then_some(Facts { snapshot: None, running }))
+    }
+
+    /// The next id that the table gives out, if it says so.
+    async fn next_id(&mut self) -> Result<Option<u64>, sqlx::Error> {
+        let row = self.session.row(self.statements.next_id.clone()).await?;
+        row.map_or(Ok(None), |row| number(&row, 0))
+    }
+
+    /// Asked of the table when a row comes late, so that no memory is needed for each stream. A
+    /// newer row that appeared after the look counts too: it is released next.
+    pub async fn superseded(&mut self, late: &[MessageRow], high: i64) -> Result<Vec<i64>, sqlx::Error> {
+        let mut superseded = Vec::new();
+        for row in late {
+            let Content::Own { channel, .. } = &row.content else { continue };
+            let sql = format!(
+                "SELECT 1 FROM `{}` WHERE channel_hash = {} AND channel = x'{}' AND id > {} AND id <= {high} LIMIT 1",
+                self.database.0.table,
+                channel_hash(channel),
+                hex(channel),
+                row.id
+            );
+            if in_time(self.session.row(sql)).await?.is_some() {
+                superseded.push(row.id);
+            }
+        }
+        Ok(superseded)
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Whether this goes on with all that was read before.
+    pub async fn follows(&mut self, before: &History) -> Result<bool, sqlx::Error> {
+        let is_same_life = self.history.names_the_life_of(before);
+        let follows = is_same_life && in_time(self.has_all_of(before)).await?;
+        *self.database.0.continuity.lock() = match &self.history.life {
+            _ if follows => Continuity::Proved(self.session.server.identity()),
+            Some(life) if is_same_life => Continuity::Broken(life.clone()),
+            _ => Continuity::Unknown,
+        };
+        if follows {
+            self.history.continue_with(before);
+        }
+        Ok(follows)
+    }
+
+    async fn has_all_of(&mut self, before: &History) -> Result<bool, sqlx::Error> {
+        if self.next_id().await?.is_some_and(|next| !before.allows(next)) {
+            return Ok(false);
+        }
+        let Some(wanted) = before.evidence_for(&self.history) else { return Ok(false) };
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let ids: Vec<String> = wanted.iter().map(|row| row.id.to_string()).collect();
+        let table = &self.database.0.table;
+        let sql =
+            format!("SELECT id, created_at, channel_hash FROM `{table}` WHERE id IN ({})", ids.join(", "));
+        let mut there = Vec::with_capacity(wanted.len());
+        for row in self.session.rows(sql).await? {
+            let (created_at, channel_hash) = (text(&row, 1)?, text(&row, 2)?);
+            there.push(Fingerprint {
+                id: required(&row, 0)?,
+                created_at: created_at.unwrap_or_default(),
+                channel_hash: channel_hash.unwrap_or_default(),
+            });
+        }
+        Ok(wanted.iter().all(|row| there.contains(row)))
+    }
+
+    /// Looking finds out.
+    pub fn is_current(&self) -> bool {
+        true
+    }
+
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+}
+
+impl Statements {
+    fn new(database: &Database) -> Self {
+        let database = &database.0;
+        let lead = hex(database.lead.as_bytes());
+        let fill = |sql: &str| {
+            bare(sql)
+                .replace("{{table}}", &database.table)
+                .replace("{{lead}}", &format!("x'{lead}'"))
+                .replace("{{lead_length}}", &database.lead.len().to_string())
+                .replace("{{max_payload}}", &database.max_payload_bytes.to_string())
+                .replace("{{page}}", &PAGE_ROWS.to_string())
+                .replace("{{budget}}", &PAGE_BYTES.to_string())
+        };
+        Self {
+            tick: fill(TICK),
+            arm: fill(ARM),
+            list: fill(LIST),
+            next_id: format!(
+                "SELECT auto_increment FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '{}'",
+                database.table
+            ),
+        }
+    }
+
+    fn tick(&self, request: &Request) -> String {
+        let arm = |condition: String| self.arm.replace("{{where}}", &condition);
+        let mut arms: Vec<String> = request.probes.chunks(RANGES).map(|ranges| arm(within(ranges))).collect();
+        let mut above = format!("m.id > {}", request.above);
+        if !request.except.is_empty() {
+            let except: Vec<String> = request.except.iter().map(i64::to_string).collect();
+            above += &format!(" AND m.id NOT IN ({})", except.join(", "));
+        }
+        arms.push(arm(above));
+        let ids = if arms.len() == 1 {
+            arms.remove(0)
+        } else {
+            format!("({}) ORDER BY id LIMIT {PAGE_ROWS}", arms.join(") UNION ALL ("))
+        };
+        self.tick.replace("{{ids}}", &ids)
+    }
+}
+
+/// The condition that an id lies in one of these ranges.
+fn within(ranges: &[IdRange]) -> String {
+    let single = |range: &&IdRange| range.first == range.last;
+    let singles: Vec<String> = ranges.iter().filter(single).map(|range| range.first.to_string()).collect();
+    let mut conditions = Vec::new();
+    if !singles.is_empty() {
+        conditions.push(format!("m.id IN ({})", singles.join(", ")));
+    }
+    for range in ranges.iter().filter(|range| range.first != range.last) {
+        conditions.push(format!("m.id BETWEEN {} AND {}", range.first, range.last));
+    }
+    conditions.join(" OR ")
+}
+
+fn required<T: std::str::FromStr>(row: &MySqlRow, column: usize) -> Result<T, sqlx::Error> {
+    number(row, column)?.ok_or_else(|| sqlx::Error::Decode("a number is missing".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_asked_for_as_the_key_is_read() {
+        let range = |first, last| IdRange { first, last };
+        assert_eq!(
+            within(&[range(5, 5), range(7, 9), range(12, 12)]),
+            "m.id IN (5, 12) OR m.id BETWEEN 7 AND 9"
+        );
+        assert_eq!(within(&[range(1, 2)]), "m.id BETWEEN 1 AND 2");
+    }
+}
