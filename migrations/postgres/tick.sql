@@ -34,26 +34,27 @@ SELECT
         AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
     GROUP BY l.virtualtransaction
     HAVING bool_or(l.locktype = 'relation')
-  ) END AS holders
+  ) END AS holders,
+  NULL::int8 AS channel_hash
 FROM pg_current_snapshot() AS s(s), {{sequence}} AS q
 UNION ALL
 SELECT
   r.id, r.channel, CASE WHEN r.payload_bytes <= $6 THEN r.payload END, r.payload_bytes,
-  r.xid::text, NULL, NULL, NULL, NULL, NULL, NULL
+  r.xid::text, NULL, NULL, NULL, NULL, NULL, NULL, r.channel_hash
 FROM (
   SELECT
-    p.id, p.xid, CASE WHEN o.own THEN substring(p.channel FROM 1 FOR 1025) END AS channel, p.payload,
+    p.id, p.xid, p.channel_hash, CASE WHEN o.own THEN substring(p.channel FROM 1 FOR 1025) END AS channel, p.payload,
     CASE WHEN o.own THEN octet_length(p.payload) END AS payload_bytes,
     sum(CASE WHEN o.own AND octet_length(p.payload) <= $6 THEN octet_length(p.payload) ELSE 0 END)
       OVER (ORDER BY p.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
   FROM (
-    (SELECT m.id, m.xid, m.channel, m.payload
+    (SELECT m.id, m.xid, m.channel, m.payload, m.channel_hash
      FROM unnest($2::int8[], $3::int8[]) AS g(first, last),
-       LATERAL (SELECT t.id, t.xmin AS xid, t.channel, t.payload FROM {{table}} AS t
+       LATERAL (SELECT t.id, t.xmin AS xid, t.channel, t.payload, t.channel_hash FROM {{table}} AS t
          WHERE t.id BETWEEN g.first AND g.last ORDER BY t.id LIMIT $7) AS m
      LIMIT $7)
     UNION ALL
-    (SELECT t.id, t.xmin, t.channel, t.payload
+    (SELECT t.id, t.xmin, t.channel, t.payload, t.channel_hash
      FROM {{table}} AS t WHERE t.id > $1 AND t.id <> ALL ($4::int8[]) ORDER BY t.id LIMIT $7)
     LIMIT $7
   ) AS p, LATERAL (SELECT substring(p.channel FROM 1 FOR octet_length($5::bytea)) = $5 AS own) AS o

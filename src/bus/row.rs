@@ -15,13 +15,12 @@ pub enum Content {
     /// Another prefix's row: its id alone was read.
     Foreign,
     /// A payload above the limit was not read.
-    TooLarge {
-        channel: Vec<u8>,
-        bytes: i64,
-    },
+    TooLarge { channel: Vec<u8>, bytes: i64 },
     Own {
         channel: Vec<u8>,
         payload: Vec<u8>,
+        /// As the row has it: Rails selects by it, tablecast doesn't.
+        hash: Option<i64>,
     },
 }
 
@@ -45,10 +44,15 @@ pub const PAGE_BYTES: usize = 4 << 20;
 impl Content {
     /// From what a statement gives: no channel for another prefix's row, no payload where it
     /// is too large.
-    pub fn new(channel: Option<Vec<u8>>, payload: Option<Vec<u8>>, bytes: Option<i64>) -> Self {
+    pub fn new(
+        channel: Option<Vec<u8>>,
+        payload: Option<Vec<u8>>,
+        bytes: Option<i64>,
+        hash: Option<i64>,
+    ) -> Self {
         match (channel, payload) {
             (None, _) => Self::Foreign,
-            (Some(channel), Some(payload)) => Self::Own { channel, payload },
+            (Some(channel), Some(payload)) => Self::Own { channel, payload, hash },
             (Some(channel), None) => Self::TooLarge { channel, bytes: bytes.unwrap_or_default() },
         }
     }
@@ -56,7 +60,7 @@ impl Content {
     /// What it takes in memory.
     pub fn size(&self) -> usize {
         match self {
-            Self::Own { channel, payload } => channel.len() + payload.len(),
+            Self::Own { channel, payload, .. } => channel.len() + payload.len(),
             Self::TooLarge { channel, .. } => channel.len(),
             Self::Foreign => 0,
         }

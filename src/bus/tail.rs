@@ -14,7 +14,7 @@ use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
 use super::gaps::{Gaps, Request, Tick};
 use super::position::{Ids, Steps};
 use super::row::{Content, Page, Row};
-use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle};
+use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle, channel_hash};
 use crate::stream::{MAX_CHANNEL_BYTES, Prefix, Stream};
 use crate::telemetry::metrics;
 
@@ -254,8 +254,8 @@ impl Tail {
 
     /// A row as a message of a stream; none if it is another's, or can't be one.
     fn message(&mut self, id: i64, content: Content) -> Option<(Stream, Box<str>)> {
-        let (channel, payload) = match content {
-            Content::Own { channel, payload } => (channel, payload),
+        let (channel, payload, hash) = match content {
+            Content::Own { channel, payload, hash } => (channel, payload, hash),
             Content::TooLarge { channel, bytes } => {
                 self.skip(id, &channel, Skip::TooLarge(bytes));
                 return None;
@@ -267,13 +267,21 @@ impl Tail {
             self.skip(id, &channel, Skip::NotAName);
             return None;
         };
-        match String::from_utf8(payload) {
-            Ok(payload) if tablecast_protocol::is_json(&payload) => Some((stream, payload.into_boxed_str())),
+        let payload = match String::from_utf8(payload) {
+            Ok(payload) if tablecast_protocol::is_json(&payload) => payload.into_boxed_str(),
             _ => {
                 self.skip(id, &channel, Skip::NotJson);
-                None
+                return None;
+            }
+        };
+        if hash != Some(channel_hash(&channel)) {
+            metrics().rows_wrong_hash.increment(1);
+            if self.skipped.is_due(&channel) {
+                let channel = String::from_utf8_lossy(&channel);
+                tracing::warn!(id, %channel, "a row's channel_hash is wrong: it is delivered, but not by Rails, nor by replay");
             }
         }
+        Some((stream, payload))
     }
 
     fn skip(&mut self, id: i64, channel: &[u8], why: Skip) {

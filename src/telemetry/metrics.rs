@@ -20,6 +20,7 @@ pub struct Metrics {
     pub rows_not_a_name: Counter,
     pub rows_stray: Counter,
     pub rows_after_giving_up: Counter,
+    pub rows_wrong_hash: Counter,
     pub publishes_pending: Gauge,
     pub publishes_committed: Counter,
     pub publishes_replayed: Counter,
@@ -69,7 +70,10 @@ impl Metrics {
         describe_gauge!(GAPS, "Ranges of ids that the tail has passed and that may still come");
         describe_counter!(GAP_RESULTS, "Ranges of ids that were given up, by why");
         describe_counter!(ROWS, "Rows that the tail has read, by what became of them");
-        describe_counter!(ROW_FAULTS, "Rows with ids where none should come, by kind");
+        describe_counter!(
+            ROW_FAULTS,
+            "Rows that are delivered and shouldn't be as they are, by what is wrong"
+        );
         describe_gauge!(PENDING, "Publishes by HTTP that wait for the database");
         describe_counter!(PUBLISHES, "Messages published by HTTP, by result");
         describe_counter!(DELIVERIES, "Messages put into connections' queues, or not for want of room");
@@ -90,6 +94,7 @@ impl Metrics {
             rows_not_a_name: counter!(ROWS, "result" => "not_a_name"),
             rows_stray: counter!(ROW_FAULTS, "fault" => "above_sequence"),
             rows_after_giving_up: counter!(ROW_FAULTS, "fault" => "after_giving_up"),
+            rows_wrong_hash: counter!(ROW_FAULTS, "fault" => "wrong_hash"),
             publishes_pending: gauge!(PENDING),
             publishes_committed: counter!(PUBLISHES, "result" => "committed"),
             publishes_replayed: counter!(PUBLISHES, "result" => "replayed"),

@@ -77,6 +77,8 @@ fn rows_that_are_no_messages_are_skipped_counted_and_told_once() {
     assert_eq!(server.metric(r#"tablecast_rows_total{result="not_json"}"#), 9.0);
     assert_eq!(server.metric(r#"tablecast_rows_total{result="too_large"}"#), 3.0);
     assert_eq!(server.metric(r#"tablecast_rows_total{result="not_a_name"}"#), 4.0);
+    let wrong_hash = r#"tablecast_row_faults_total{fault="wrong_hash"}"#;
+    assert_eq!(server.metric(wrong_hash), 2.0, "both that were delivered");
     assert_eq!(server.log().matches("was skipped").count(), 3, "a line for each stream: {}", server.log());
 }
 

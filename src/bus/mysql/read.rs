@@ -149,7 +149,8 @@ impl Reader {
                 life = text(&row, 2)?.map(|payload| Mark::parse(&payload).history);
                 continue;
             }
-            let content = Content::new(bytes(&row, 1)?, bytes(&row, 2)?, number(&row, 3)?);
+            let hash = number(&row, 5)?;
+            let content = Content::new(bytes(&row, 1)?, bytes(&row, 2)?, number(&row, 3)?, hash);
             if let Content::Own { payload, .. } = &content {
                 bytes_read += payload.len();
             }

@@ -146,7 +146,8 @@ impl Reader {
                 continue;
             };
             let size: Option<i32> = row.try_get(3)?;
-            let content = Content::new(row.try_get(1)?, row.try_get(2)?, size.map(i64::from));
+            let content =
+                Content::new(row.try_get(1)?, row.try_get(2)?, size.map(i64::from), row.try_get(11)?);
             if let Content::Own { payload, .. } = &content {
                 bytes += payload.len();
             }

@@ -29,8 +29,9 @@ impl Reader {
             r#"SELECT id,
                       CASE WHEN own THEN substr(channel, 1, {MAX_CHANNEL_BYTES} + 1) END,
                       octet_length(payload),
-                      CASE WHEN own AND octet_length(payload) <= ?3 THEN CAST(payload AS BLOB) END
-               FROM (SELECT id, CAST(channel AS BLOB) AS channel, payload,
+                      CASE WHEN own AND octet_length(payload) <= ?3 THEN CAST(payload AS BLOB) END,
+                      CAST(channel_hash AS INTEGER)
+               FROM (SELECT id, CAST(channel AS BLOB) AS channel, payload, channel_hash,
                             substr(CAST(channel AS BLOB), 1, length(?2)) = ?2 AS own
                      FROM "{}" WHERE id > ?1 ORDER BY id LIMIT {PAGE_ROWS})
                ORDER BY id"#,
@@ -99,7 +100,7 @@ impl Reader {
         let mut page = Page::default();
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await? {
-            let content = Content::new(row.try_get(1)?, row.try_get(3)?, row.try_get(2)?);
+            let content = Content::new(row.try_get(1)?, row.try_get(3)?, row.try_get(2)?, row.try_get(4)?);
             bytes += content.size();
             page.rows.push(MessageRow { id: row.try_get(0)?, content });
             page.full = bytes >= PAGE_BYTES || page.rows.len() == PAGE_ROWS;

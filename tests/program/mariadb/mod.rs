@@ -83,7 +83,8 @@ fn publish_numbers(first: u32, last: u32) -> String {
 fn row(channel: &str, payload: &str) -> String {
     format!(
         "INSERT INTO solid_cable_messages (created_at, channel, payload, channel_hash)
-         VALUES (UTC_TIMESTAMP(6), '{channel}', '{payload}', 7)"
+         VALUES (UTC_TIMESTAMP(6), '{channel}', '{payload}',
+           CAST(CONV(LEFT(SHA2('{channel}', 256), 16), 16, -10) AS SIGNED))"
     )
 }
 

@@ -79,7 +79,8 @@ fn publish(data: &str) -> String {
 fn row(channel: &str, payload: &str) -> String {
     format!(
         "INSERT INTO solid_cable_messages (created_at, channel, payload, channel_hash)
-         VALUES (now() AT TIME ZONE 'UTC', convert_to('{channel}', 'UTF8'), convert_to('{payload}', 'UTF8'), 7)
+         VALUES (now() AT TIME ZONE 'UTC', convert_to('{channel}', 'UTF8'), convert_to('{payload}', 'UTF8'),
+           ('x' || encode(substr(sha256(convert_to('{channel}', 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint)
          ON CONFLICT DO NOTHING RETURNING id"
     )
 }

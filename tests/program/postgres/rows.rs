@@ -30,7 +30,7 @@ fn rows_that_are_no_messages_are_skipped_counted_and_told_once() {
 
 #[test]
 fn a_wrong_hash_and_a_strange_time_do_not_keep_a_message_back() {
-    let (database, _server, mut socket) = listening();
+    let (database, server, mut socket) = listening();
     database.sql(
         "ALTER TABLE solid_cable_messages ALTER channel_hash DROP NOT NULL, ALTER created_at DROP NOT NULL,
            ALTER payload DROP NOT NULL, ALTER channel DROP NOT NULL",
@@ -53,6 +53,7 @@ fn a_wrong_hash_and_a_strange_time_do_not_keep_a_message_back() {
             expect(&mut socket, &[data]);
         }
     }
+    assert_eq!(server.metric(r#"tablecast_row_faults_total{fault="wrong_hash"}"#), 6.0);
 }
 
 #[test]
