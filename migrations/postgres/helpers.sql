@@ -23,3 +23,5 @@ CREATE TABLE IF NOT EXISTS {{schema}}.tablecast_prefixes (
 -- Until when a publish is to NOTIFY, in milliseconds of the database's clock: a server
 -- that goes to sleep moves it. A sequence, since it is seen at once from every transaction.
 CREATE SEQUENCE IF NOT EXISTS {{schema}}.tablecast_wake MINVALUE 0 START 0 CACHE 1;
+-- Triggers look at it with the rights of whoever made them.
+GRANT SELECT ON SEQUENCE {{schema}}.tablecast_wake TO PUBLIC;

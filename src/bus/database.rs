@@ -79,8 +79,9 @@ pub struct Migration {
     pub default_prefix: DefaultPrefix,
     /// Prefixes for which to make a view that publishes under them alone.
     pub fences: Vec<Prefix>,
-    /// Notify also where that makes prepared transactions fail (PostgreSQL).
-    pub notify: bool,
+    /// Whether publishing notifies, which makes prepared transactions fail (PostgreSQL). None: as it
+    /// is, at first only where there can't be any.
+    pub notify: Option<bool>,
     /// Wake servers also for rows that go straight into the table (PostgreSQL).
     pub wake_trigger: bool,
 }

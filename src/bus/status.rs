@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::telemetry::metrics;
+
 /// Whether the tail follows the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
@@ -16,6 +18,7 @@ pub struct StatusHandle(Arc<watch::Sender<Status>>);
 
 impl Default for StatusHandle {
     fn default() -> Self {
+        metrics().following.set(1.0);
         Self(Arc::new(watch::Sender::new(Status::Following)))
     }
 }
@@ -37,6 +40,7 @@ impl StatusHandle {
                     }
                 }
             }
+            metrics().following.set(f64::from(u8::from(status == Status::Following)));
             *current = status;
             changed
         });

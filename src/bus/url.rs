@@ -21,6 +21,8 @@ pub enum UrlError {
     Postgres(String),
     #[error("it is no MySQL URL ({0}); one is written mysql://user:password@host:3306/database")]
     Mysql(String),
+    #[error("user and password in it hold / or @, which are written %2F and %40 there")]
+    Unencoded,
     #[error("unknown scheme {0}; known are sqlite:, postgres: and mysql:")]
     UnknownScheme(String),
     #[error("it names no file")]
@@ -40,6 +42,9 @@ impl DatabaseUrl {
         let (scheme, rest) = text.split_once(':').ok_or(UrlError::NoScheme)?;
         match scheme {
             "sqlite" | "sqlite3" => Ok(Self::Sqlite(parse_sqlite(rest)?)),
+            "postgres" | "postgresql" | "mysql" | "mysql2" | "trilogy" | "mariadb" if is_unencoded(rest) => {
+                Err(UrlError::Unencoded)
+            }
             "postgres" | "postgresql" => Ok(Self::Postgres(parse_postgres(rest)?)),
             "mysql" | "mysql2" | "trilogy" | "mariadb" => Ok(Self::Mysql(parse_mysql(rest)?)),
             _ => Err(UrlError::UnknownScheme(scheme.into())),
@@ -155,6 +160,14 @@ fn keep(url: &str, known: &[&str], ignored: &[&str]) -> Result<String, UrlError>
     Ok(format!("{place}?{}", kept.join("&")))
 }
 
+/// Whether what stands before the last @ can't be a user and a password. Read on, it would be taken for
+/// a host's name, and shown.
+fn is_unencoded(rest: &str) -> bool {
+    let place = rest.split('?').next().unwrap_or_default();
+    let login = place.trim_start_matches("//").rsplit_once('@').map_or("", |(login, _)| login);
+    login.contains(['/', '@'])
+}
+
 fn percent_decode(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -215,6 +228,8 @@ mod tests {
             ("mysql://h", "names no database"),
             ("mysql://h/db?ssl-mode=perhaps", "no MySQL URL"),
             ("postgres://h/db?sslmod=require", "unknown parameter sslmod"),
+            ("postgres://u:p@ss/word@h/db", "%2F"),
+            ("mysql://u:p@ss@h/db", "%40"),
             ("redis://h", "unknown scheme redis"),
             ("sqlite:x.db?modus=ro", "unknown parameter modus"),
             ("sqlite:x.db?timeout=soon", "milliseconds"),

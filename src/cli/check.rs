@@ -27,13 +27,15 @@ pub async fn run(mut values: Values) -> Outcome {
     if !schema.publishing {
         faults.push("SQL can't publish here: run `tablecast migrate`".to_owned());
     } else if schema.default_prefix != config.bus.prefix {
-        faults.push(format!(
-            "an INSERT without a prefix goes to {}, and a server with these settings serves {}: \
-             `tablecast migrate --default-prefix {:?}` changes that, or workers name the prefix",
+        // As it should be for all but one of the prefixes that share a table.
+        println!(
+            "note: an INSERT without a prefix goes to {}, and a server with these settings serves {}: workers name \
+             the prefix or have a view of their own (migrate --fence); `tablecast migrate --default-prefix {:?}` would \
+             turn those of all workers to it",
             schema.default_prefix,
             config.bus.prefix,
             config.bus.prefix.as_str()
-        ));
+        );
     } else {
         println!("an INSERT without a prefix goes to {}", schema.default_prefix);
     }

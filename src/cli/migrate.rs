@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -32,8 +34,9 @@ pub fn command() -> Command {
         .arg(
             Arg::new("notify")
                 .long("notify")
-                .action(ArgAction::SetTrue)
-                .help("PostgreSQL: let publishing wake servers also where max_prepared_transactions is above 0 (PREPARE TRANSACTION then fails)"),
+                .value_name("SWITCH")
+                .value_parser(["on", "off"])
+                .help("PostgreSQL: whether publishing wakes servers, with which PREPARE TRANSACTION fails [default: as it is; at first on where max_prepared_transactions is 0]"),
         )
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Print the SQL instead of running it"))
         .arg(
@@ -60,23 +63,30 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     let database = Database::new(&config);
     let fences = matches.get_many::<String>("fence").unwrap_or_default();
     let fences: Result<Vec<Prefix>, Failure> = fences
-        .map(|text| Prefix::new(text).map_err(|error| Failure::Usage(anyhow!("--fence {text:?}: {error}"))))
+        .map(|text| match Prefix::new(text) {
+            Ok(prefix) if prefix.is_none() => Err(Failure::Usage(anyhow!("--fence wants a prefix"))),
+            prefix => prefix.map_err(|error| Failure::Usage(anyhow!("--fence {text:?}: {error}"))),
+        })
         .collect();
     let migration = Migration {
         default_prefix,
         fences: fences?,
-        notify: matches.get_flag("notify") || config.wake == Wake::Notify,
+        notify: match matches.get_one::<String>("notify") {
+            Some(switch) => Some(switch == "on"),
+            None => (config.wake == Wake::Notify).then_some(true),
+        },
         wake_trigger: matches.get_flag("wake-trigger"),
     };
     if matches.get_flag("print") {
         match database.plan(&migration).await?.as_str() {
             "" => eprintln!("{database}: nothing to do"),
-            sql => println!("{sql}"),
+            // Whoever reads only its beginning is no failure.
+            sql => drop(writeln!(std::io::stdout(), "{sql}")),
         }
     } else if matches.get_flag("uninstall") {
         database.uninstall().await?;
         println!(
-            "{database}: the views, triggers and tables named tablecast_* are gone; table {} is as it was",
+            "{database}: the views, triggers and tables named tablecast_* are gone; the rows of table {} are as they were",
             config.table
         );
     } else {
@@ -85,6 +95,13 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
             "{database}: table {} is ready; an INSERT without a prefix goes to {}",
             config.table, schema.default_prefix
         );
+        for prefix in &migration.fences {
+            let view = format!("tablecast_publish_{}", prefix.as_str());
+            println!(
+                "{view} publishes under prefix {} alone: grant INSERT on it (docs/sql.md)",
+                prefix.as_str()
+            );
+        }
         if !config.prefix.is_none() && config.prefix != schema.default_prefix {
             let prefix = config.prefix.as_str();
             println!("(not to prefix {prefix}: --default-prefix {prefix} changes that)");

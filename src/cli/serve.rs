@@ -31,7 +31,7 @@ pub async fn run(matches: &ArgMatches, mut values: Values, log: LogFormat) -> Ou
     finish(values)?;
     if matches.get_flag("migrate") {
         let default_prefix = DefaultPrefix::Initial(config.bus.prefix.clone());
-        let notify = config.bus.wake == Wake::Notify;
+        let notify = (config.bus.wake == Wake::Notify).then_some(true);
         let migration = Migration { default_prefix, notify, ..Migration::default() };
         Database::new(&config.bus).migrate(&migration).await?;
     }

@@ -145,6 +145,9 @@ impl Subjects {
 fn request(matches: &ArgMatches) -> anyhow::Result<Request> {
     let url = matches.get_one::<String>("url").expect("it has a default");
     let mut request = url.as_str().into_client_request().with_context(|| format!("--url {url}"))?;
+    if !matches!(request.uri().scheme_str(), Some("ws" | "wss")) {
+        anyhow::bail!("--url {url}: it begins with ws:// or wss://, such as ws://127.0.0.1:8080/cable");
+    }
     let origin = match matches.get_one::<String>("origin") {
         Some(origin) => origin.clone(),
         None => {
@@ -217,7 +220,7 @@ async fn listen(
             }
             (Some("reject_subscription"), Some(identifier)) if subjects.0.contains_key(&identifier) => {
                 return Ok(Ended::Refused(format!(
-                    "the subscription {identifier} was rejected; does the server have a [[channel]] or --public-streams for it?"
+                    "the subscription {identifier} was rejected; does the server have a [[channel]] for it, whose parameters are all there, or --public-streams?"
                 )));
             }
             (Some("disconnect"), _) => {

@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandl
 pub struct Metrics {
     pub connections: Gauge,
     pub subscriptions: Gauge,
+    pub following: Gauge,
     pub tail_position: Gauge,
     pub gaps: Gauge,
     pub gaps_given_up: Counter,
@@ -66,6 +67,7 @@ impl Metrics {
     fn register() -> Self {
         describe_gauge!(CONNECTIONS, "WebSocket connections that are open");
         describe_gauge!(SUBSCRIPTIONS, "Confirmed subscriptions");
+        describe_gauge!(FOLLOWING, "1 while the tail follows the database, 0 while that is away");
         describe_gauge!(TAIL_POSITION, "Id of the last row that the tail has read");
         describe_gauge!(GAPS, "Ranges of ids that the tail has passed and that may still come");
         describe_counter!(GAP_RESULTS, "Ranges of ids that were given up, by why");
@@ -84,6 +86,7 @@ impl Metrics {
         Self {
             connections: gauge!(CONNECTIONS),
             subscriptions: gauge!(SUBSCRIPTIONS),
+            following: gauge!(FOLLOWING),
             tail_position: gauge!(TAIL_POSITION),
             gaps: gauge!(GAPS),
             gaps_given_up: counter!(GAP_RESULTS, "result" => "given_up"),
@@ -120,6 +123,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 
 const CONNECTIONS: &str = "tablecast_connections";
 const SUBSCRIPTIONS: &str = "tablecast_subscriptions";
+const FOLLOWING: &str = "tablecast_tail_following";
 const TAIL_POSITION: &str = "tablecast_tail_position";
 const GAPS: &str = "tablecast_gaps";
 const GAP_RESULTS: &str = "tablecast_gaps_total";

@@ -72,7 +72,7 @@ fn the_statements_for_mariadb_do_what_they_say() {
     let database = mariadb::shared().database();
     migrate(&database.url(), &["--fence", "staging"]);
     for sql in statements("mysql") {
-        database.sql(&sql.replace("{{database}}", &database.name));
+        database.sql(&sql.replace("`app`", &format!("`{}`", database.name)));
     }
 
     assert_eq!(

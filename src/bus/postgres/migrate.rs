@@ -29,6 +29,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 /// A worker's open transaction may hold what is to be locked; those who come after us don't wait for
 /// longer than this.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
+/// "Does not exist, skipping" is nothing to tell.
+const QUIET: [(&str, &str); 1] = [("client_min_messages", "warning")];
 /// What `tablecast_publish_<prefix>` leaves of a name's 63 bytes.
 const MAX_FENCE_BYTES: usize = 45;
 
@@ -43,7 +45,7 @@ struct Plan {
 /// and find nothing to do.
 pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schema, SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
-    let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
+    let mut session = Session::open(&database.0.options, &QUIET).await.map_err(failed)?;
     if session.pooled {
         return Err(SetupError::Pooled(database.to_string()));
     }
@@ -75,7 +77,7 @@ pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schem
 /// The SQL that [`migrate`] would run.
 pub async fn print(database: &Database, migration: &Migration) -> Result<String, SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
-    let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
+    let mut session = Session::open(&database.0.options, &QUIET).await.map_err(failed)?;
     session.begin_if_pooled().await.map_err(failed)?;
     let Plan { together, apart } = plan(&mut session, database, migration).await?;
     session.close().await;
@@ -89,7 +91,7 @@ pub async fn print(database: &Database, migration: &Migration) -> Result<String,
 
 pub async fn uninstall(database: &Database) -> Result<(), SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
-    let mut session = Session::open(&database.0.options, &[]).await.map_err(failed)?;
+    let mut session = Session::open(&database.0.options, &QUIET).await.map_err(failed)?;
     let schema = schema_name(&mut session, database).await?;
     let script = UNINSTALL.replace("{{schema}}", &schema);
     let script = format!("BEGIN; {LOCK_TIMEOUT};\n{script}\nCOMMIT");
@@ -184,7 +186,11 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
     };
     // A NOTIFY makes PREPARE TRANSACTION fail, and one that comes only sometimes would do so only
     // sometimes: where that can be used, it has to be asked for, once.
-    let notifies = migration.notify || present.get::<i32, _>(3) == 0 || present.get(6);
+    let prepares = present.get::<i32, _>(3) > 0;
+    let notifies = migration.notify.unwrap_or(if installed.is_some() { present.get(6) } else { !prepares });
+    if migration.wake_trigger && prepares && migration.notify != Some(true) {
+        return Err(SetupError::WakeTriggerFailsPrepared);
+    }
     let has_updated_at = before.as_ref().is_some_and(|schema| schema.has_updated_at);
     let (columns, now) = timestamps(has_updated_at);
     let script = fill(PUBLISH)

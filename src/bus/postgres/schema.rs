@@ -60,6 +60,10 @@ pub enum SetupError {
         "{0}: TLS failed ({1}): ?sslmode=require encrypts without checking the certificate, ?sslrootcert=FILE names who signed it"
     )]
     Tls(String, String),
+    #[error(
+        "{0} speaks no TLS: turn ssl on there, or drop sslmode from --database-url if the network is trusted"
+    )]
+    NoTls(String),
     #[error("{0}: there is no such database; create it, or name another in --database-url")]
     NoDatabase(String),
     #[error(
@@ -125,9 +129,13 @@ pub enum SetupError {
     )]
     NoNotifications(String),
     #[error(
-        "--wake notify: SQL publishing doesn't notify here yet: run `tablecast migrate --notify`, as a role that owns the table"
+        "--wake notify: SQL publishing doesn't notify here yet: run `tablecast migrate --notify on`, as a role that owns the table"
     )]
     NoWake,
+    #[error(
+        "--wake-trigger would make PREPARE TRANSACTION fail, which this server allows (max_prepared_transactions): add --notify on if nobody uses it"
+    )]
+    WakeTriggerFailsPrepared,
     #[error("another `tablecast migrate` is running and did not end in time")]
     Busy,
     #[error("another transaction holds a lock that this waited for ({0}); try again once it has ended")]
@@ -147,6 +155,9 @@ impl SetupError {
                 return Self::Tls(place, error.to_string());
             }
             sqlx::Error::Io(error) => return Self::Unreachable(place, error.to_string()),
+            sqlx::Error::Tls(error) if error.to_string().contains("does not support TLS") => {
+                return Self::NoTls(place);
+            }
             sqlx::Error::Tls(error) => return Self::Tls(place, error.to_string()),
             sqlx::Error::Database(error) => {
                 (error.code().unwrap_or_default().into_owned(), error.message().to_owned())

@@ -226,15 +226,16 @@ impl Drop for Listener {
 
 /// Hears for as long as the process lives.
 async fn listen(database: Database, state: Arc<State>) {
-    let mut told = false;
+    let (mut has_worked, mut told) = (false, false);
     loop {
         let ended = hear(&database, &state).await;
-        let worked = state.works.swap(false, Ordering::AcqRel);
+        has_worked |= state.works.swap(false, Ordering::AcqRel);
         state.tried.notify_one();
         // Whatever happened while nobody heard: the tail looks, and from now on polls.
         state.heard.notify_one();
         let pause = match ended {
-            Silence::Lost(error) if worked => {
+            // The database is away, which the tail tells.
+            Silence::Lost(error) if has_worked => {
                 tracing::debug!(%error, "the connection for notifications was lost");
                 Duration::from_secs(1)
             }
@@ -248,7 +249,6 @@ async fn listen(database: Database, state: Arc<State>) {
                 RETRY
             }
         };
-        told &= !worked;
         sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
     }
 }

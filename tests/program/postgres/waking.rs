@@ -46,7 +46,7 @@ fn where_transactions_can_be_prepared_nothing_notifies_unless_asked() {
     let refusal = serve(&database).arg("--wake=notify").try_start().err().unwrap();
     assert!(refusal.contains("tablecast migrate --notify"), "{refusal}");
 
-    migrate(&database, &["--notify"]);
+    migrate(&database, &["--notify", "on"]);
     assert_eq!(notifies(&database, by_view), (true, false));
     serve(&database).arg("--wake=notify").start();
 }
