@@ -1,6 +1,6 @@
 -- Publishing under one prefix and no other: grant INSERT on this table alone.
 SET NAMES utf8mb4 COLLATE utf8mb4_bin;
-SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', lock_wait_timeout = 10;
+SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', lock_wait_timeout = 3;
 CREATE TABLE IF NOT EXISTS `tablecast_publish_{{prefix}}` (
   stream text,
   data longtext,

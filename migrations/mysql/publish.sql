@@ -1,7 +1,7 @@
 -- Publishing by SQL: INSERT INTO tablecast_publish (stream, data) VALUES (…, …);
 -- Statements with NAMES and sql_mode as set here: triggers and views keep those of their maker.
 SET NAMES utf8mb4 COLLATE utf8mb4_bin;
-SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', lock_wait_timeout = 10;
+SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION', lock_wait_timeout = 3;
 
 -- The trigger writes the message; what stays here is an empty row with its id, which the server
 -- deletes. The types are too wide to cut anything that the trigger should see, since the columns

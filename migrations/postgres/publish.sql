@@ -69,6 +69,9 @@ BEGIN
       ::pg_catalog.bit(64)::pg_catalog.int8
   )
   RETURNING m.id INTO NEW.id;
+  IF NEW.id IS NULL THEN
+    RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'tablecast_publish: a trigger or rule on the table dropped the row';
+  END IF;
 {{wake}}  RETURN NEW;
 END
 $tablecast$;

@@ -83,6 +83,8 @@ const GROUP_BYTES: usize = 8 << 20;
 
 /// How long a publish that the database refused to take is tried before its
 /// sender hears of it: longer than another's transaction should last.
+/// What goes on for long is told once in a while.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Publisher {
@@ -113,7 +115,14 @@ impl Publisher {
     ) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
-        let task = WriterTask { database, writer: None, prefix: config.prefix.clone(), wake_tail, trimmer };
+        let task = WriterTask {
+            database,
+            writer: None,
+            prefix: config.prefix.clone(),
+            wake_tail,
+            trimmer,
+            failure_told: None,
+        };
         let writer = tokio::spawn(task.run(waiting, closing.clone()));
         let max_pending_bytes = config.max_pending_bytes.min(u32::MAX as usize);
         let room = Arc::new(Semaphore::new(max_pending_bytes));
@@ -170,6 +179,7 @@ struct WriterTask {
     prefix: Prefix,
     wake_tail: Arc<Notify>,
     trimmer: Option<Trimmer>,
+    failure_told: Option<Instant>,
 }
 
 impl WriterTask {
@@ -217,7 +227,10 @@ impl WriterTask {
             }
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) => {
-                tracing::warn!(%error, requests = requests.len(), "publishing failed");
+                if self.failure_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                    self.failure_told = Some(Instant::now());
+                    tracing::warn!(%error, requests = requests.len(), "publishing failed; this is told once a minute");
+                }
                 vec![Err(error); requests.len()]
             }
         };

@@ -35,6 +35,7 @@ pub struct Tail {
     again: bool,
     connection_checked: Instant,
     failures: u32,
+    strays_told: Option<Instant>,
     progress: Progress,
     barriers: Barriers,
     marks_superseded: bool,
@@ -59,6 +60,8 @@ impl Progress {
 }
 
 const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// What goes on for long is told once in a while.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 impl Tail {
@@ -86,6 +89,7 @@ impl Tail {
             again: false,
             connection_checked: now,
             failures: 0,
+            strays_told: None,
             barriers: Barriers::new(own_writes.clone()),
             progress: Progress { gaps, own_writes },
             marks_superseded: config.marks_superseded,
@@ -136,17 +140,17 @@ impl Tail {
         } else {
             Vec::new()
         };
-        let (release, steps, strays) = {
+        let (release, steps, strays, ignored) = {
             let mut gaps = self.progress.gaps.lock();
-            let (before, strays) = (released(&gaps), gaps.counts().strays);
+            let (before, counts) = (released(&gaps), gaps.counts());
             let release = gaps.observe(&Tick { began, ended, found, new, full, last_value, facts });
             metrics().followed(&gaps);
             let steps = Steps::new(before, release.ids.clone(), release.late, gaps.high());
-            (release, steps, gaps.counts().strays - strays)
+            let now = gaps.counts();
+            (release, steps, now.strays - counts.strays, now.strays_ignored - counts.strays_ignored)
         };
-        if strays > 0 {
-            metrics().rows_stray.increment(strays);
-            tracing::warn!(rows = strays, "ids lie above all that the table's sequence has given out");
+        if strays > 0 || ignored > 0 {
+            self.strayed(strays, ignored).await;
         }
         self.again = release.again;
         Ok(self.batch(rows, &superseded, steps))
@@ -189,6 +193,25 @@ impl Tail {
         let high = before.high;
         let late = found.len();
         Ok(self.batch(page.rows, &superseded, Steps::new(before, found, late, high)))
+    }
+
+    /// Rows lie above all that the table's sequence has given out: they were written by hand, or
+    /// the table draws from another sequence now, which a new connection finds out.
+    async fn strayed(&mut self, released: u64, ignored: u64) {
+        metrics().rows_stray.increment(released);
+        if self.strays_told.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
+            return;
+        }
+        self.strays_told = Some(Instant::now());
+        if ignored > 0 {
+            tracing::error!(
+                rows = ignored,
+                "too many ids lie above all that the table's sequence has given out, and are not delivered: set it (setval) to the highest id"
+            );
+        } else {
+            tracing::warn!(rows = released, "ids lie above all that the table's sequence has given out");
+        }
+        self.disconnect().await;
     }
 
     /// The rows that were released, which are in the order of the rows, as messages. Those whose

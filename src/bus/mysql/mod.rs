@@ -21,6 +21,7 @@ mod write;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 use sqlx::ConnectOptions;
@@ -55,6 +56,8 @@ struct Inner {
     lead: String,
     max_payload_bytes: usize,
     wake: Wake,
+    /// How many rows the tail's next look asks for, also by its next connection.
+    page_rows: AtomicUsize,
     /// What the tail has found out, for who writes the history's row.
     continuity: Mutex<Continuity>,
 }
@@ -113,6 +116,7 @@ impl Database {
             lead: config.prefix.lead(),
             max_payload_bytes: config.max_payload_bytes,
             wake: config.wake,
+            page_rows: AtomicUsize::new(read::FIRST_PAGE_ROWS),
             continuity: Mutex::default(),
         }))
     }

@@ -1,3 +1,4 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlRow;
@@ -22,6 +23,9 @@ const HOLES: &str = include_str!("../../../migrations/mysql/holes.sql");
 /// So many ranges to an arm of the look's statement: MySQL's range_optimizer_max_mem_size makes a
 /// scan of about 36,000.
 const RANGES: usize = 5000;
+/// Until it is known what rows hold. InnoDB reads all of a payload to tell its length, so that a page
+/// costs what its rows hold, whatever of it is delivered: it is asked for no more rows than come.
+pub const FIRST_PAGE_ROWS: usize = 64;
 /// How often to ask which id comes next.
 const COUNTER_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -122,7 +126,15 @@ impl Reader {
         if request.above < i64::MAX {
             self.history.passed(request.above);
         }
-        let mut page = in_time(self.tick(request)).await?;
+        let mut page = match in_time(self.tick(request)).await {
+            Ok(page) => page,
+            Err(error) => {
+                // It may have taken too long for what its rows hold.
+                let rows = &self.database.0.page_rows;
+                rows.store((rows.load(Ordering::Relaxed) / 4).max(1), Ordering::Relaxed);
+                return Err(error);
+            }
+        };
         if self.counter_read_at.elapsed() >= COUNTER_INTERVAL {
             self.counter_read_at = Instant::now();
             if in_time(self.next_id()).await?.is_some_and(|next| !self.history.allows(next)) {
@@ -137,7 +149,8 @@ impl Reader {
     }
 
     async fn tick(&mut self, request: &Request) -> Result<Page, sqlx::Error> {
-        let mut rows = self.session.rows(self.statements.tick(request)).await?;
+        let asked = self.database.0.page_rows.load(Ordering::Relaxed);
+        let mut rows = self.session.rows(self.statements.tick(request, asked)).await?;
         let mut page = Page { last_value: i64::MAX, ..Page::default() };
         let mut life = None;
         let mut bytes_read = 0;
@@ -163,7 +176,13 @@ impl Reader {
             page.rows.push(MessageRow { id, content });
         }
         page.rows.sort_unstable_by_key(|row| row.id);
-        page.full = page.rows.len() == PAGE_ROWS || bytes_read >= PAGE_BYTES;
+        page.full = page.rows.len() == asked || bytes_read >= PAGE_BYTES;
+        let next = match page.rows.len() {
+            read if bytes_read >= PAGE_BYTES => read,
+            read if read == asked => asked * 2,
+            _ => asked.max(FIRST_PAGE_ROWS),
+        };
+        self.database.0.page_rows.store(next.clamp(1, PAGE_ROWS), Ordering::Relaxed);
         if life != self.history.life {
             if self.history.life.is_some() {
                 page.last_value = i64::MIN;
@@ -284,7 +303,6 @@ impl Statements {
                 .replace("{{lead}}", &format!("x'{lead}'"))
                 .replace("{{lead_length}}", &database.lead.len().to_string())
                 .replace("{{max_payload}}", &database.max_payload_bytes.to_string())
-                .replace("{{page}}", &PAGE_ROWS.to_string())
                 .replace("{{budget}}", &PAGE_BYTES.to_string())
         };
         Self {
@@ -298,7 +316,7 @@ impl Statements {
         }
     }
 
-    fn tick(&self, request: &Request) -> String {
+    fn tick(&self, request: &Request, rows: usize) -> String {
         let arm = |condition: String| self.arm.replace("{{where}}", &condition);
         let mut arms: Vec<String> = request.probes.chunks(RANGES).map(|ranges| arm(within(ranges))).collect();
         let mut above = format!("m.id > {}", request.above);
@@ -310,9 +328,9 @@ impl Statements {
         let ids = if arms.len() == 1 {
             arms.remove(0)
         } else {
-            format!("({}) ORDER BY id LIMIT {PAGE_ROWS}", arms.join(") UNION ALL ("))
+            format!("({}) ORDER BY id LIMIT {{{{page}}}}", arms.join(") UNION ALL ("))
         };
-        self.tick.replace("{{ids}}", &ids)
+        self.tick.replace("{{ids}}", &ids).replace("{{page}}", &rows.to_string())
     }
 }
 

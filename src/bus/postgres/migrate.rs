@@ -45,7 +45,7 @@ struct Plan {
 /// and find nothing to do.
 pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schema, SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
-    let mut session = Session::open(&database.0.options, &QUIET).await.map_err(failed)?;
+    let mut session = Session::open(database, &QUIET).await.map_err(failed)?;
     if session.pooled {
         return Err(SetupError::Pooled(database.to_string()));
     }
@@ -77,7 +77,7 @@ pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schem
 /// The SQL that [`migrate`] would run.
 pub async fn print(database: &Database, migration: &Migration) -> Result<String, SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
-    let mut session = Session::open(&database.0.options, &QUIET).await.map_err(failed)?;
+    let mut session = Session::open(database, &QUIET).await.map_err(failed)?;
     session.begin_if_pooled().await.map_err(failed)?;
     let Plan { together, apart } = plan(&mut session, database, migration).await?;
     session.close().await;
@@ -91,8 +91,8 @@ pub async fn print(database: &Database, migration: &Migration) -> Result<String,
 
 pub async fn uninstall(database: &Database) -> Result<(), SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
-    let mut session = Session::open(&database.0.options, &QUIET).await.map_err(failed)?;
-    let schema = schema_name(&mut session, database).await?;
+    let mut session = Session::open(database, &QUIET).await.map_err(failed)?;
+    let schema = schema_name(&session, database)?;
     let script = UNINSTALL.replace("{{schema}}", &schema);
     let script = format!("BEGIN; {LOCK_TIMEOUT};\n{script}\nCOMMIT");
     session.connection.execute(AssertSqlSafe(script)).await.map_err(failed)?;
@@ -107,18 +107,8 @@ impl Plan {
 }
 
 /// Where the table is, or would be made: quoted.
-async fn schema_name(session: &mut Session, database: &Database) -> Result<String, SetupError> {
-    let row = sqlx::query(
-        "SELECT coalesce((SELECT quote_ident(n.nspname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-                          WHERE c.oid = to_regclass($1)), quote_ident(current_schema()))",
-    )
-    .persistent(false)
-    .bind(format!("\"{}\"", database.0.table))
-    .fetch_one(&mut session.connection)
-    .await
-    .and_then(|row| row.try_get::<Option<String>, _>(0))
-    .map_err(|error| SetupError::from_sqlx(error, database))?;
-    row.ok_or_else(|| SetupError::NoRights {
+fn schema_name(session: &Session, database: &Database) -> Result<String, SetupError> {
+    session.schema.clone().ok_or_else(|| SetupError::NoRights {
         role: database.0.options.get_username().to_owned(),
         what: "use any schema of its search_path".into(),
         cure: "set its search_path, or grant it USAGE and CREATE on one".into(),
@@ -133,7 +123,15 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
             return Err(SetupError::NotAFence(prefix.as_str().to_owned()));
         }
     }
-    let schema = schema_name(session, database).await?;
+    let schema = schema_name(session, database)?;
+    let (DefaultPrefix::Initial(prefix) | DefaultPrefix::Set(prefix)) = &migration.default_prefix;
+    // The scripts are filled in by name, and quote with these.
+    let is_unfit = |name: &str| name.contains("{{") || name.contains("$tablecast$");
+    for name in [prefix.as_str(), schema.as_str()] {
+        if is_unfit(name) || (name == schema && name.contains('\'')) {
+            return Err(SetupError::UnfitName(name.to_owned()));
+        }
+    }
     let fill = |script: &str| script.replace("{{schema}}", &schema).replace("{{table}}", &database.0.table);
     let before = match schema::inspect(session, database).await {
         Ok(schema) => Some(schema),
@@ -148,11 +146,13 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
     let present = sqlx::query(
         "SELECT to_regclass($1 || '.tablecast_idempotency_keys') IS NOT NULL
            AND to_regclass($1 || '.tablecast_prefixes') IS NOT NULL AND to_regclass($1 || '.tablecast_wake') IS NOT NULL,
-           to_regclass($1 || '.tablecast_publish') IS NOT NULL, to_regclass($1 || '.tablecast_defaults') IS NOT NULL,
+           EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1 || '.tablecast_publish')
+             AND tgname = 'tablecast_publish_insert'), to_regclass($1 || '.tablecast_defaults') IS NOT NULL,
            current_setting('max_prepared_transactions')::int4,
            EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1 || '.' || $2) AND tgname = 'tablecast_wake_servers'),
            ARRAY(SELECT p.prefix FROM unnest($3::text[]) AS p(prefix)
-                 WHERE to_regclass($1 || '.\"tablecast_publish_' || p.prefix || '\"') IS NULL),
+                 WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgname = 'tablecast_publish_insert'
+                   AND t.tgrelid = to_regclass($1 || '.\"tablecast_publish_' || p.prefix || '\"'))),
            EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = to_regproc($1 || '.tablecast_publish_insert')
              AND p.prosrc LIKE '%pg_notify%')",
     )

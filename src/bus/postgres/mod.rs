@@ -187,8 +187,7 @@ impl Database {
 
     /// A connection for what is asked once, where a pooler in between a transaction.
     async fn open(&self) -> Result<Session, SetupError> {
-        let mut session =
-            Session::open(&self.0.options, &[]).await.map_err(|error| self.setup_error(error))?;
+        let mut session = Session::open(self, &[]).await.map_err(|error| self.setup_error(error))?;
         session.begin_if_pooled().await.map_err(|error| self.setup_error(error))?;
         Ok(session)
     }

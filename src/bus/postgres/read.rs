@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
 use sqlx::{AssertSqlSafe, Row};
+use tokio::time::timeout;
 
 use super::Database;
 use super::connect::Session;
@@ -28,15 +30,24 @@ pub struct Reader {
     past: Past,
 }
 
+/// For the pass over a table of hundreds of millions of rows.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+
 /// A generic plan is the right one for each look, and planning costs more than looking. And who
 /// locks the table for long is waited for by one connection, not by one more with each retry: a
 /// server doesn't notice that the client of a statement that waits is gone.
-const SETTINGS: [(&str, &str); 3] =
-    [("plan_cache_mode", "force_generic_plan"), ("jit", "off"), ("lock_timeout", "4s")];
+const SETTINGS: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    ("lock_timeout", "4s"),
+    // A role whose default is to read alone couldn't ask to be notified.
+    ("default_transaction_read_only", "off"),
+    ("quote_all_identifiers", "off"),
+];
 
 impl Reader {
     pub(super) async fn open(database: &Database) -> Result<Self, sqlx::Error> {
-        let mut session = Session::open(&database.0.options, &SETTINGS).await?;
+        let mut session = Session::open(database, &SETTINGS).await?;
         in_time(async {
             session.begin_if_pooled().await?;
             let schema = schema::inspect(&mut session, database).await;
@@ -78,6 +89,13 @@ impl Reader {
     /// The end of the log, and all holes of the table, in one pass over its primary key. It takes
     /// some seconds where there are tens of millions of rows.
     pub async fn start(&mut self) -> Result<Start, sqlx::Error> {
+        match timeout(START_PATIENCE, self.read_holes()).await {
+            Ok(start) => start,
+            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    async fn read_holes(&mut self) -> Result<Start, sqlx::Error> {
         let Table { name, sequence, .. } = &self.table;
         let sql = format!(
             "WITH q AS MATERIALIZED (
@@ -199,6 +217,10 @@ impl Reader {
 
     /// Whether this goes on with all that was read before.
     pub async fn follows(&mut self, before: &History) -> Result<bool, sqlx::Error> {
+        in_time(self.proves_to_follow(before)).await
+    }
+
+    async fn proves_to_follow(&mut self, before: &History) -> Result<bool, sqlx::Error> {
         if !self.history.follows(&self.past, before) {
             return Ok(false);
         }

@@ -22,7 +22,7 @@ const SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_custom_plan"), (
 
 impl Replayer {
     pub(super) async fn open(database: &Database) -> Result<Self, sqlx::Error> {
-        let mut session = Session::open(&database.0.options, &SETTINGS).await?;
+        let mut session = Session::open(database, &SETTINGS).await?;
         in_time(async {
             session.begin_if_pooled().await?;
             let schema = schema::inspect(&mut session, database).await;

@@ -136,6 +136,8 @@ pub enum SetupError {
         "--wake-trigger would make PREPARE TRANSACTION fail, which this server allows (max_prepared_transactions): add --notify on if nobody uses it"
     )]
     WakeTriggerFailsPrepared,
+    #[error("{0} can't be a schema or a default prefix: it holds {{{{, $tablecast$ or a quote")]
+    UnfitName(String),
     #[error("another `tablecast migrate` is running and did not end in time")]
     Busy,
     #[error("another transaction holds a lock that this waited for ({0}); try again once it has ended")]
@@ -248,15 +250,16 @@ struct Found {
 async fn table(session: &mut Session, database: &Database) -> Result<Option<Found>, SetupError> {
     let failed = |error| SetupError::from_sqlx(error, database);
     let name = &database.0.table;
-    let quoted = format!("\"{name}\"");
     let row = sqlx::query(
         "SELECT c.oid, quote_ident(n.nspname), c.relkind::text, c.relhassubclass, row_security_active(c.oid),
                 has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
                 EXISTS (SELECT FROM pg_subscription_rel AS r WHERE r.srrelid = c.oid)
-         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)",
+         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE quote_ident(n.nspname) = $1 AND c.relname = $2",
     )
     .persistent(false)
-    .bind(&quoted)
+    .bind(&session.schema)
+    .bind(name)
     .fetch_optional(&mut session.connection)
     .await
     .map_err(failed)?;
@@ -280,7 +283,7 @@ async fn table(session: &mut Session, database: &Database) -> Result<Option<Foun
     if row.get(7) {
         return Err(SetupError::LogicalTarget(name.clone()));
     }
-    let full_name = format!("{schema}.{quoted}");
+    let full_name = format!("{schema}.\"{name}\"");
     let no_rights = |what: String, right: &str, of: &str| {
         let role = database.0.options.get_username();
         SetupError::NoRights { role: role.to_owned(), what, cure: format!("GRANT {right} ON {of} TO {role}") }
@@ -370,7 +373,8 @@ async fn objects(session: &mut Session, database: &Database, found: Found) -> Re
     let row = sqlx::query(
         "SELECT
            coalesce(has_table_privilege(to_regclass($2 || '.tablecast_defaults'), 'SELECT'), false),
-           to_regclass($2 || '.tablecast_publish') IS NOT NULL,
+           EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($2 || '.tablecast_publish')
+             AND tgname = 'tablecast_publish_insert'),
            (SELECT coalesce(bool_and(has_table_privilege(to_regclass($2 || h.name), h.wanted)), false)
             FROM (VALUES ('.tablecast_idempotency_keys', 'SELECT'), ('.tablecast_idempotency_keys', 'INSERT'),
               ('.tablecast_idempotency_keys', 'UPDATE'), ('.tablecast_idempotency_keys', 'DELETE'),

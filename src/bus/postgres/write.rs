@@ -29,25 +29,32 @@ pub struct Writer {
 const REST: Duration = Duration::from_millis(500);
 
 /// What is waited for longer than its caller waits ends in the server too.
-const SETTINGS: [(&str, &str); 2] =
-    [("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "10s")];
+const SETTINGS: [(&str, &str); 4] = [
+    ("statement_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("default_transaction_read_only", "off"),
+    ("quote_all_identifiers", "off"),
+];
 
 impl Writer {
     pub(super) async fn open(database: &Database) -> Result<Self, sqlx::Error> {
-        let mut session = Session::open(&database.0.options, &SETTINGS).await?;
+        let mut session = Session::open(database, &SETTINGS).await?;
         in_time(async {
             session.begin_if_pooled().await?;
             let schema = schema::inspect(&mut session, database).await;
             let schema = schema.map_err(|error| sqlx::Error::Configuration(error.into()))?;
             session.end_if_pooled().await?;
+            session.unguard().await?;
             let (columns, now) = timestamps(schema.has_updated_at);
             // After its rows have a transaction id, as in the publishing trigger: servers that sleep
             // are woken by whoever publishes.
             let wake = match &schema.wake_sequence {
                 Some(sequence) => format!(
-                    "CASE WHEN count(*) > 0 AND pg_sequence_last_value('{sequence}'::regclass)
-                       > date_part('epoch', clock_timestamp()) * 1000
-                     THEN pg_notify('{CHANNEL}', '')::text END"
+                    "CASE WHEN count(*) OPERATOR(pg_catalog.>) 0 AND
+                       pg_catalog.pg_sequence_last_value('{sequence}'::pg_catalog.regclass)::pg_catalog.float8
+                       OPERATOR(pg_catalog.>) (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())
+                       OPERATOR(pg_catalog.*) 1000::pg_catalog.float8)
+                     THEN pg_catalog.pg_notify('{CHANNEL}', '')::pg_catalog.text END"
                 ),
                 None => "NULL".to_owned(),
             };

@@ -378,3 +378,18 @@ fn busy_writers_of_every_kind_lose_and_double_nothing() {
         }
     });
 }
+
+/// InnoDB reads all of a payload to tell its length.
+#[test]
+fn a_backlog_of_large_messages_comes_in_pieces_that_it_can_read_in_time() {
+    let (database, server, mut socket) = listening();
+    database.sql(
+        "INSERT INTO solid_cable_messages (created_at, channel, payload, channel_hash)
+         SELECT UTC_TIMESTAMP(6), 'other', CONCAT('\"', REPEAT('a', 1000000), '\"'), 7 FROM seq_1_to_300",
+    );
+    database.sql(&publish("1"));
+
+    expect(&mut socket, &["1"]);
+    assert_eq!(server.metric(r#"tablecast_rows_total{result="released"}"#), 301.0);
+    assert!(!server.log().contains("did not answer"), "{}", server.log());
+}

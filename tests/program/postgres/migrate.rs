@@ -281,3 +281,15 @@ fn what_rails_dumps_and_loads_does_not_break_publishing() {
     migrate(&database, &[]);
     works(&database);
 }
+
+#[test]
+fn what_was_dropped_by_hand_is_made_again() {
+    let database = migrated();
+    migrate(&database, &["--fence", "staging"]);
+    database.sql("DROP FUNCTION tablecast_publish_insert() CASCADE");
+
+    migrate(&database, &["--fence", "staging"]);
+
+    database.sql("INSERT INTO tablecast_publish_staging (stream, data) VALUES ('s', '0')");
+    works(&database);
+}

@@ -330,3 +330,32 @@ fn rails_table_alone_is_served_and_says_what_is_missing() {
     );
     assert!(answer.problem(422).contains("tablecast migrate"), "{answer:?}");
 }
+
+/// Whoever may CREATE in a schema of our search_path can lend operators that fit better than
+/// PostgreSQL's own; none may run with the rights of a server.
+#[test]
+fn operators_that_others_made_are_not_run_by_the_server() {
+    let database = migrated();
+    database.sql(
+        "CREATE TABLE caught (what text);
+         CREATE FUNCTION f(float8, int4) RETURNS float8 LANGUAGE plpgsql AS
+           $$ BEGIN INSERT INTO caught VALUES ('*'); RETURN $1 OPERATOR(pg_catalog.*) $2::float8; END $$;
+         CREATE OPERATOR * (leftarg = float8, rightarg = int4, function = f);
+         CREATE FUNCTION g(int8, float8) RETURNS boolean LANGUAGE plpgsql AS
+           $$ BEGIN INSERT INTO caught VALUES ('>'); RETURN true; END $$;
+         CREATE OPERATOR > (leftarg = int8, rightarg = float8, function = g);
+         CREATE FUNCTION h(oid, regclass) RETURNS boolean LANGUAGE plpgsql AS
+           $$ BEGIN INSERT INTO caught VALUES ('='); RETURN $1 OPERATOR(pg_catalog.=) $2::oid; END $$;
+         CREATE OPERATOR = (leftarg = oid, rightarg = regclass, function = h)",
+    );
+
+    let server = serve(&database).start();
+    let mut socket = listen(&server);
+    // It goes to sleep, for which it has a deadline to compute.
+    let armed = || database.sql("SELECT last_value > 0 FROM tablecast_wake") == "t";
+    until("the tail asks to be notified", armed);
+    assert_eq!(server.publish(r#"{"stream":"s","data":1}"#).status, 201);
+    expect(&mut socket, &["1"]);
+
+    assert_eq!(database.sql("SELECT count(*) FROM caught"), "0");
+}
