@@ -51,8 +51,8 @@ struct Scale {
 }
 
 const FULL: Scale = Scale {
-    latency_samples: 1000,
-    sparse_samples: 200,
+    latency_samples: 300,
+    sparse_samples: 60,
     pairs: 9,
     writers_time: Duration::from_secs(4),
     http_rounds: 3,

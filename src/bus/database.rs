@@ -348,6 +348,11 @@ impl Waker {
         }
     }
 
+    /// Whether each look costs the database something, also when nothing has changed.
+    pub fn polls(&self) -> bool {
+        !matches!(self, Self::Sqlite(_))
+    }
+
     /// A look found the table changed, or these rows.
     pub fn looked(&mut self, rows: usize, facts: Option<&Facts>) {
         match self {

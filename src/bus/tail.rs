@@ -33,6 +33,9 @@ pub struct Tail {
     poll_interval: Duration,
     /// There is more to read, so the next look doesn't wait.
     again: bool,
+    /// All that there was has been handed on. Looking again at once would find the few rows that
+    /// have come meanwhile, and be a busy writer's burden without end.
+    rests_first: bool,
     connection_checked: Instant,
     failures: u32,
     strays_told: Option<Instant>,
@@ -87,6 +90,7 @@ impl Tail {
             prefix: config.prefix.clone(),
             poll_interval: config.poll_interval,
             again: false,
+            rests_first: false,
             connection_checked: now,
             failures: 0,
             strays_told: None,
@@ -334,6 +338,9 @@ impl Source for Tail {
         loop {
             // Whoever asks for the next batch has dealt with the last one.
             self.barriers.pass(|| released(&self.progress.gaps.lock()));
+            if std::mem::take(&mut self.rests_first) {
+                self.rest().await;
+            }
             self.barriers.begin_look();
             match self.look().await {
                 Ok(found) => {
@@ -345,7 +352,10 @@ impl Source for Tail {
                         self.status.set(Status::Following);
                     }
                     match found {
-                        Some(batch) => return batch,
+                        Some(batch) => {
+                            self.rests_first = !self.again && self.waker.polls();
+                            return batch;
+                        }
                         None if self.again => {}
                         None => {
                             self.barriers.pass(|| released(&self.progress.gaps.lock()));
@@ -361,7 +371,7 @@ impl Source for Tail {
 
 impl Tail {
     async fn rest(&mut self) {
-        let reader = self.reader.as_mut().expect("it has just looked");
+        let Some(reader) = self.reader.as_mut() else { return };
         if let Err(error) = self.waker.rest(reader, self.poll_interval).await {
             self.recover(error).await;
         }
