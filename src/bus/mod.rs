@@ -55,6 +55,7 @@ mod row;
 pub mod sqlite;
 mod status;
 mod tail;
+mod throttle;
 mod trim;
 mod url;
 

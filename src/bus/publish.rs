@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Database, Trouble, Writer};
 use super::request::{IdempotencyKey, Outcome, Outgoing, Request};
 use super::tail::Progress;
+use super::throttle::OnceAMinute;
 use super::trim::Trimmer;
 use super::{BusConfig, Info};
 use crate::stream::Prefix;
@@ -83,8 +84,6 @@ const GROUP_BYTES: usize = 8 << 20;
 
 /// How long a publish that the database refused to take is tried before its
 /// sender hears of it: longer than another's transaction should last.
-/// What goes on for long is told once in a while.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Publisher {
@@ -121,7 +120,7 @@ impl Publisher {
             prefix: config.prefix.clone(),
             wake_tail,
             trimmer,
-            failure_told: None,
+            failure_told: OnceAMinute::default(),
         };
         let writer = tokio::spawn(task.run(waiting, closing.clone()));
         let max_pending_bytes = config.max_pending_bytes.min(u32::MAX as usize);
@@ -179,7 +178,7 @@ struct WriterTask {
     prefix: Prefix,
     wake_tail: Arc<Notify>,
     trimmer: Option<Trimmer>,
-    failure_told: Option<Instant>,
+    failure_told: OnceAMinute,
 }
 
 impl WriterTask {
@@ -227,8 +226,7 @@ impl WriterTask {
             }
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) => {
-                if self.failure_told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                    self.failure_told = Some(Instant::now());
+                if self.failure_told.is_due() {
                     tracing::warn!(%error, requests = requests.len(), "publishing failed; this is told once a minute");
                 }
                 vec![Err(error); requests.len()]

@@ -14,6 +14,7 @@ use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
 use super::gaps::{Gaps, Request, Tick};
 use super::position::{Ids, Steps};
 use super::row::{Content, Page, Row};
+use super::throttle::OnceAMinute;
 use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle, channel_hash};
 use crate::stream::{MAX_CHANNEL_BYTES, Prefix, Stream};
 use crate::telemetry::metrics;
@@ -38,7 +39,7 @@ pub struct Tail {
     rests_first: bool,
     connection_checked: Instant,
     failures: u32,
-    strays_told: Option<Instant>,
+    strays_told: OnceAMinute,
     progress: Progress,
     barriers: Barriers,
     marks_superseded: bool,
@@ -63,8 +64,6 @@ impl Progress {
 }
 
 const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// What goes on for long is told once in a while.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 impl Tail {
@@ -93,7 +92,7 @@ impl Tail {
             rests_first: false,
             connection_checked: now,
             failures: 0,
-            strays_told: None,
+            strays_told: OnceAMinute::default(),
             barriers: Barriers::new(own_writes.clone()),
             progress: Progress { gaps, own_writes },
             marks_superseded: config.marks_superseded,
@@ -203,10 +202,9 @@ impl Tail {
     /// the table draws from another sequence now, which a new connection finds out.
     async fn strayed(&mut self, released: u64, ignored: u64) {
         metrics().rows_stray.increment(released);
-        if self.strays_told.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
+        if !self.strays_told.is_due() {
             return;
         }
-        self.strays_told = Some(Instant::now());
         if ignored > 0 {
             tracing::error!(
                 rows = ignored,
