@@ -6,7 +6,7 @@
 //! one is in another database server, since such a transaction is felt in all databases of one.
 //! That second server is idle while the other is measured.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Scale;
 use crate::catchup::catch_up;
@@ -23,6 +23,8 @@ const CHANNELS: u64 = 50_000;
 /// Rows of a statement that fills, and of how many one is deleted again.
 const CHUNK: u64 = 500_000;
 const DEAD: u64 = 100;
+/// For so long after its start a server is busy with the ids that are missing.
+const SETTLES: Duration = Duration::from_secs(10);
 /// Within the time for which rows are retained.
 const AGE_S: u64 = 20 * 3600;
 
@@ -63,6 +65,7 @@ fn measure(database: &Database, scale: &Scale) -> [f64; 5] {
     let started = Instant::now();
     let server = database.serve(&[]);
     let start = started.elapsed().as_secs_f64() * 1000.0;
+    std::thread::sleep(SETTLES);
     let series = writer::series(&server, database, Way::View, FLOWING, scale.full_samples);
     let latencies = Times::new(series.since_commit());
     let published = SINGLE.run(&server, scale.full_time).messages_per_second;

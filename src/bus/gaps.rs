@@ -119,6 +119,7 @@ pub struct Gaps {
     /// By their next look: who was looked at goes to the end.
     given_up: VecDeque<GivenUp>,
     second_look_at: Option<Instant>,
+    listed_at: Option<Instant>,
     counts: Counts,
 }
 
@@ -261,6 +262,11 @@ pub const MAX_WAITING_RANGES: usize = 100_000;
 /// So many waiting ranges are asked for in each tick (0.1 ms), which spares the ticks that
 /// would be thrown away otherwise.
 pub const FREE_RANGES: usize = 64;
+/// Of the ranges that can wait, so many are asked for in a tick (4 ms), and so many looked at again
+/// at a time.
+const PROBES_AT_A_TIME: usize = 1000;
+/// How often transactions are listed for the sake of ranges that wait for the xid fence alone.
+const PATIENT_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Second looks at a range that was given up: as often, and for as long.
 pub const SECOND_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 pub const SECOND_LOOKS_FOR: Duration = Duration::from_secs(3600);
@@ -287,7 +293,10 @@ struct Group {
     due: bool,
     /// The tick under way asks for them.
     asked: bool,
-    /// A complete probe found nothing after all *locks* of the fence were gone.
+    /// A complete probe found nothing after all *locks* of a fence were gone. Whoever keeps to
+    /// the order that is promised has ended, so that it can wait for its probes.
+    patient: bool,
+    /// The same, of the fence that it has.
     silent: bool,
     /// A complete probe found nothing after the whole fence had been passed.
     resolved: bool,
@@ -327,6 +336,7 @@ struct Rules {
     fences_anew: bool,
     settle: bool,
     free_ranges: usize,
+    probes_at_a_time: usize,
 }
 
 impl Rules {
@@ -342,6 +352,7 @@ impl Rules {
         fences_anew: true,
         settle: true,
         free_ranges: FREE_RANGES,
+        probes_at_a_time: PROBES_AT_A_TIME,
     };
 }
 
@@ -359,11 +370,11 @@ impl Gaps {
             strays: table.strays.into_iter().take(MAX_STRAYS).collect(),
             given_up: VecDeque::new(),
             second_look_at: None,
+            listed_at: None,
             counts: Counts::default(),
         };
-        if !table.holes.is_empty() {
-            gaps.groups.push_back(Group { from_start: true, ..Group::new(table.holes, now) });
-        }
+        let chunks = table.holes.chunks(PROBES_AT_A_TIME);
+        gaps.groups.extend(chunks.map(|holes| Group { from_start: true, ..Group::new(holes.into(), now) }));
         gaps
     }
 
@@ -395,14 +406,33 @@ impl Gaps {
         self.groups.iter().filter(|group| !group.resolved).flat_map(|group| group.ranges.iter().copied())
     }
 
+    /// Whether the next tick should list running transactions. O(groups).
+    pub fn wants_list(&self, now: Instant) -> bool {
+        let min_age = self.min_age();
+        let needs_one = |group: &Group| match &group.fence {
+            Some(fence) if group.patient => !fence.second && now >= group.passed_at + min_age,
+            _ => true,
+        };
+        let is_long_ago = self.listed_at.is_none_or(|at| now >= at + PATIENT_LIST_INTERVAL);
+        self.groups.iter().any(|group| is_long_ago || needs_one(group))
+    }
+
     /// What to read next, in a tick that `lists` running transactions or does not. The answer
     /// goes to [`Self::observe`]; if there is none, because the database failed, ask anew.
     /// O(groups + ranges asked for).
     pub fn request(&mut self, lists: bool) -> Request {
         let waiting: usize = self.groups.iter().filter(|group| group.waits()).map(|g| g.ranges.len()).sum();
         let all = self.ask_for_all || !lists || waiting <= self.rules.free_ranges;
+        let mut patient_ranges = 0;
         for group in &mut self.groups {
-            group.asked = group.due || (all && group.waits());
+            group.asked = if group.patient {
+                group.due && patient_ranges < self.rules.probes_at_a_time
+            } else {
+                group.due || (all && group.waits())
+            };
+            if group.patient && group.asked {
+                patient_ranges += group.ranges.len();
+            }
         }
         let probes = self.groups.iter().filter(|group| group.asked).flat_map(|group| &group.ranges);
         Request {
@@ -469,7 +499,9 @@ impl Gaps {
             return None;
         }
         let mut ranges = Vec::new();
-        while let Some(mut batch) = self.given_up.pop_front_if(|batch| batch.next_look <= now) {
+        while ranges.len() < PROBES_AT_A_TIME
+            && let Some(mut batch) = self.given_up.pop_front_if(|batch| batch.next_look <= now)
+        {
             ranges.extend_from_slice(&batch.ranges);
             if now < batch.until {
                 batch.next_look = now + SECOND_LOOK_INTERVAL;
@@ -530,7 +562,7 @@ impl Gaps {
         let suspicious = !ended.is_empty() || facts.is_none();
         self.rules.throw_away
             && suspicious
-            && self.groups.iter().any(|group| !group.asked && may_have_ended(group))
+            && self.groups.iter().any(|group| !group.patient && !group.asked && may_have_ended(group))
     }
 
     /// Takes the rows that were found out of the gaps, and gives up what was missed once
@@ -549,6 +581,7 @@ impl Gaps {
                 Some(fence) => {
                     group.due = false;
                     group.silent |= fence.running.is_empty();
+                    group.patient |= group.silent;
                     group.resolved |= fence.passed;
                     fence.passed && fence.second
                 }
@@ -569,6 +602,7 @@ impl Gaps {
 
     fn advance_fences(&mut self, tick: &Tick, facts: Option<&Facts>, ended: &[Transaction]) {
         let Some(facts) = facts else { return };
+        self.listed_at = Some(tick.began);
         let xmin = facts.snapshot.map(|snapshot| snapshot.xmin);
         let xmin_moved = xmin != self.xmin;
         let min_age = self.min_age();
@@ -686,11 +720,12 @@ impl Gaps {
         if dead.is_empty() {
             return;
         }
-        self.given_up.push_back(GivenUp {
-            ranges: dead.concat(),
+        let ranges = dead.concat();
+        self.given_up.extend(ranges.chunks(PROBES_AT_A_TIME).map(|ranges| GivenUp {
+            ranges: ranges.into(),
             next_look: now + SECOND_LOOK_INTERVAL,
             until: now + SECOND_LOOKS_FOR,
-        });
+        }));
         let mut ranges: usize = self.given_up.iter().map(|batch| batch.ranges.len()).sum();
         while ranges > MAX_GIVEN_UP_RANGES
             && let Some(batch) = self.given_up.pop_front()
@@ -717,14 +752,16 @@ impl Group {
             fence: None,
             due: true,
             asked: false,
+            patient: false,
             silent: false,
             resolved: false,
         }
     }
 
-    /// Whether a list may yet show that a transaction has ended whose rows it holds.
+    /// Whether a list may yet show that a transaction has ended whose rows it holds, and whose
+    /// order is promised.
     fn waits(&self) -> bool {
-        self.fence.as_ref().is_none_or(|fence| !fence.running.is_empty())
+        !self.patient && self.fence.as_ref().is_none_or(|fence| !fence.running.is_empty())
     }
 
     /// At least so old when the tick's snapshot was taken.
@@ -736,6 +773,8 @@ impl Group {
         let (Some(fence), Some(others)) = (&self.fence, &other.fence) else { return false };
         let both_second = fence.second && others.second;
         both_second
+            && self.patient == other.patient
+            && self.ranges.len() + other.ranges.len() <= PROBES_AT_A_TIME
             && !fence.running.is_empty()
             && fence.running == others.running
             && self.from_start == other.from_start

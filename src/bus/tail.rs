@@ -123,7 +123,7 @@ impl Tail {
         let reader = self.reader.as_mut().expect("it was just opened");
         let (lists, request) = {
             let mut gaps = self.progress.gaps.lock();
-            let lists = reader.lists(gaps.open_ranges() > 0 || self.waker.wants_facts());
+            let lists = reader.lists(gaps.wants_list(Instant::now()) || self.waker.wants_facts());
             (lists, gaps.request(lists))
         };
         let began = Instant::now();

@@ -567,7 +567,11 @@ impl World {
         };
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => {
-                let lists = self.scene.evidence == Evidence::Locks || self.now >= self.next_list;
+                let now = self.epoch + Duration::from_micros(self.now);
+                let lists = match self.scene.evidence {
+                    Evidence::Locks => gaps.wants_list(now),
+                    _ => self.now >= self.next_list,
+                };
                 if lists {
                     self.next_list = self.now + if self.seed.is_multiple_of(2) { 20 * MS } else { 150 * MS };
                 }
@@ -653,6 +657,7 @@ impl World {
         if !self.seed.is_multiple_of(2) {
             // Few gaps, treated as if they were many.
             gaps.rules.free_ranges = 0;
+            gaps.rules.probes_at_a_time = 1;
         }
         self.gaps = Some(gaps);
         self.tick_due += 1;
