@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -159,7 +160,13 @@ impl Server {
         let connections = app.context.connections.clone();
         let mut background = JoinSet::new();
         background.spawn(follow(tail, app.context.clone()));
-        background.spawn(connections.clone().beat());
+        let write_timeout = app.context.limits.write_timeout;
+        background.spawn(connections.clone().beat(app.context.hub.clone(), write_timeout));
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        for _ in 0..cores {
+            let hub = app.context.hub.clone();
+            background.spawn(async move { hub.writers.write().await });
+        }
         background.spawn(upkeep(app.prometheus.clone()));
         let (closing, requests) = (CancellationToken::new(), TaskTracker::new());
         for (listener, is_public) in [(public, true), (internal, false)] {

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One WebSocket frame as it goes to the socket, header included.
+/// One WebSocket frame, or some that go together, as they go to the socket, headers included.
 ///
 /// A server's frames are not masked (RFC 6455, 5.1), so the same bytes serve
 /// every recipient: a clone is a reference.
@@ -88,7 +88,16 @@ impl Frame {
     /// A message. `payload` is a JSON document and is passed on untouched, so
     /// that numbers keep their digits.
     pub fn message(head: &MessageHead, payload: &str) -> Self {
-        Self::build(TEXT, &[&head.0, payload.as_bytes(), b"}"])
+        Self::messages(head, [payload])
+    }
+
+    /// Messages that go together, a WebSocket frame each.
+    pub fn messages<'a>(head: &MessageHead, payloads: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            write(&mut bytes, TEXT, &[&head.0, payload.as_bytes(), b"}"]);
+        }
+        Self(bytes.into())
     }
 
     /// The last message of a connection, before its Close.
@@ -116,6 +125,57 @@ impl Frame {
         &self.0
     }
 
+    /// In bytes, headers included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// There may be nothing in it, if it was made of no messages.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The last of some. O(frames).
+    pub fn last(&self) -> Self {
+        match self.ends().rev().nth(1) {
+            Some(start) => Self(self.0[start..].into()),
+            None => self.clone(),
+        }
+    }
+
+    /// The first of some, so many that these bytes are in whole frames. O(frames).
+    pub fn through(&self, bytes: usize) -> Self {
+        match self.ends().find(|end| *end >= bytes) {
+            Some(end) if end < self.len() => Self(self.0[..end].into()),
+            _ => self.clone(),
+        }
+    }
+
+    /// Each by itself. O(bytes).
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        let mut start = 0;
+        self.ends().map(move |end| Self(self.0[std::mem::replace(&mut start, end)..end].into()))
+    }
+
+    /// Where each of them ends.
+    fn ends(&self) -> std::vec::IntoIter<usize> {
+        let mut ends = Vec::new();
+        let mut end = 0;
+        while let Some(header) = self.0.get(end + 1) {
+            let length = |count: usize| {
+                let bytes = self.0[end + 2..][..count].iter();
+                (2 + count) + bytes.fold(0, |length, byte| length << 8 | usize::from(*byte))
+            };
+            end += match header {
+                126 => length(2),
+                127 => length(8),
+                length => 2 + usize::from(*length),
+            };
+            ends.push(end);
+        }
+        ends.into_iter()
+    }
+
     fn answer(identifier: &str, kind: &str) -> Self {
         let mut text = br#"{"identifier":"#.to_vec();
         write_json_string(&mut text, identifier);
@@ -126,24 +186,29 @@ impl Frame {
     }
 
     fn build(opcode: u8, parts: &[&[u8]]) -> Self {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut bytes = Vec::with_capacity(length + 10);
-        bytes.push(FIN | opcode);
-        match length {
-            0..=125 => bytes.push(length as u8),
-            126..=0xffff => {
-                bytes.push(126);
-                bytes.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-            _ => {
-                bytes.push(127);
-                bytes.extend_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
-        for part in parts {
-            bytes.extend_from_slice(part);
-        }
+        let mut bytes = Vec::new();
+        write(&mut bytes, opcode, parts);
         Self(bytes.into())
+    }
+}
+
+fn write(bytes: &mut Vec<u8>, opcode: u8, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    bytes.reserve(length + 10);
+    bytes.push(FIN | opcode);
+    match length {
+        0..=125 => bytes.push(length as u8),
+        126..=0xffff => {
+            bytes.push(126);
+            bytes.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(127);
+            bytes.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    for part in parts {
+        bytes.extend_from_slice(part);
     }
 }
 

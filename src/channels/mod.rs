@@ -24,6 +24,17 @@ pub struct Rule {
     pub name: String,
     pub stream: Template,
     pub allow: Allow,
+    /// Of its streams only the latest message counts.
+    #[serde(default)]
+    pub state: bool,
+}
+
+/// What an identifier leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub stream: Stream,
+    /// Only the latest message counts.
+    pub is_state: bool,
 }
 
 /// There is no default: a channel is open to those whom its rule names.
@@ -78,20 +89,25 @@ impl Channels {
         Ok(Self { rules: by_name, public_streams, prefix })
     }
 
-    pub fn resolve(&self, identifier: &Identifier<'_>) -> Result<Stream, Refusal> {
+    pub fn resolve(&self, identifier: &Identifier<'_>) -> Result<Target, Refusal> {
         let channel = identifier.channel().ok_or(Refusal::NoChannel)?;
         if let Some(rule) = self.rules.get(&channel) {
             let Allow::Public = rule.allow;
             let name =
                 rule.stream.fill(|parameter| identifier.scalar(parameter)).map_err(Refusal::Parameter)?;
-            return Ok(self.prefix.stream(&name)?);
+            return Ok(Target { stream: self.prefix.stream(&name)?, is_state: rule.state });
         }
         match identifier.text("stream_name").or_else(|| identifier.text("stream")) {
             Some(name) if self.public_streams.iter().any(|pattern| pattern.matches(&name)) => {
-                Ok(self.prefix.stream(&name)?)
+                Ok(Target { stream: self.prefix.stream(&name)?, is_state: false })
             }
             _ => Err(Refusal::NotOpen(channel)),
         }
+    }
+
+    /// Whether any rule is for state streams.
+    pub fn have_states(&self) -> bool {
+        self.rules.values().any(|rule| rule.state)
     }
 
     /// What is open, for people.
@@ -126,13 +142,14 @@ mod tests {
             name: (*name).into(),
             stream: stream.parse().unwrap(),
             allow: Allow::Public,
+            state: false,
         };
         let patterns = public.iter().map(|text| Pattern::new(text)).collect();
         Channels::new(rules.iter().map(rule).collect(), patterns, Prefix::default()).unwrap()
     }
 
     fn resolve(channels: &Channels, identifier: &str) -> Result<String, Refusal> {
-        channels.resolve(&Identifier::parse(identifier).unwrap()).map(|stream| stream.to_string())
+        channels.resolve(&Identifier::parse(identifier).unwrap()).map(|target| target.stream.to_string())
     }
 
     #[test]

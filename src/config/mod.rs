@@ -102,7 +102,9 @@ impl BusConfig {
 impl Config {
     /// Reads every setting; what is wrong with them is in `values` afterwards.
     pub fn resolve(values: &mut Values) -> Self {
-        let bus = BusConfig::resolve(values);
+        let mut bus = BusConfig::resolve(values);
+        let channels = channels(values, bus.prefix.clone());
+        bus.marks_superseded = channels.have_states();
         let publish_key = publish_key(values);
         let internal_listen: SocketAddr = values.parse("internal-listen", address);
         if !internal_listen.ip().is_loopback() && publish_key.is_none() {
@@ -134,7 +136,7 @@ impl Config {
                 Origins::new(&[]).expect("none is wrong")
             }),
             allowed_hosts: Hosts::new(&values.list("allowed-hosts")),
-            channels: channels(values, bus.prefix.clone()),
+            channels,
             publish_key,
             public_publish,
             connection: connection::Limits {
@@ -142,6 +144,7 @@ impl Config {
                 max_identifier_bytes: values.parse("max-identifier-bytes", bytes),
                 max_command_bytes: values.parse("max-command-bytes", bytes),
                 send_buffer_bytes: values.parse("send-buffer-bytes", bytes),
+                write_timeout: values.parse("write-timeout", duration),
                 rate_limit: values.parse("rate-limit", positive),
                 rate_burst: values.parse("rate-burst", positive),
             },
@@ -177,7 +180,7 @@ fn channels(values: &mut Values, prefix: Prefix) -> Channels {
             .split_once('=')
             .ok_or_else(|| "it must be NAME=STREAM, such as ProgressChannel=progress:{job_id}".to_owned());
         let rule = rule.and_then(|(name, stream)| match stream.parse() {
-            Ok(stream) => Ok(Rule { name: name.to_owned(), stream, allow: Allow::Public }),
+            Ok(stream) => Ok(Rule { name: name.to_owned(), stream, allow: Allow::Public, state: false }),
             Err(error) => Err(error.to_string()),
         });
         match rule {

@@ -301,7 +301,15 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1MiB"),
         kind: Kind::Value("SIZE"),
         group: Group::Limits,
-        help: "What may wait for a slow client, though one message always fits where less than half of it waits; more ends the connection with reconnect true (slow_consumer)",
+        help: "What may wait for a slow client, though one message always fits where less than half of it waits; of a state (state = true) the latest message stays, and more of others ends the connection with reconnect true (slow_consumer)",
+    },
+    Setting {
+        key: "write-timeout",
+        env: &["TABLECAST_WRITE_TIMEOUT"],
+        default: Some("30s"),
+        kind: Kind::Value("TIME"),
+        group: Group::Limits,
+        help: "How long a client may take nothing of what waits for it; then its connection ends (write_timeout)",
     },
     Setting {
         key: "drain-timeout",

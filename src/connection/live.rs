@@ -7,7 +7,7 @@ use slab::Slab;
 use tablecast_protocol::{DisconnectReason, Frame};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::hub::{Closing, Outbox};
+use crate::hub::{Closing, Hub, Offered, Outbox};
 use crate::telemetry::metrics;
 
 /// The connections that are open: who is pinged, and who is told when the server goes.
@@ -43,8 +43,10 @@ impl Connections {
         Live { connections: self.clone(), slot, key }
     }
 
-    /// Pings each connection once a beat, for ever.
-    pub async fn beat(self: Arc<Self>) {
+    /// Pings each connection once a beat, for ever, and ends those whose sockets have taken nothing
+    /// for `write_timeout`.
+    pub async fn beat(self: Arc<Self>, hub: Arc<Hub>, write_timeout: Duration) {
+        let mut to_hand_over = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for slot in self.slots.iter().cycle() {
@@ -52,8 +54,13 @@ impl Connections {
             let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let ping = Frame::ping(seconds);
             for (_, outbox) in slot.lock().iter() {
-                outbox.push_ping(&ping);
+                if outbox.is_stalled(write_timeout) {
+                    outbox.close(Closing::Stalled);
+                } else if let Offered::ToHandOver { .. } = outbox.offer_ping(&ping) {
+                    to_hand_over.push(outbox.clone());
+                }
             }
+            hub.writers.hand_over(&mut to_hand_over);
         }
     }
 

@@ -5,8 +5,8 @@
 //! A connection is one task with two halves. The *reader* takes the client's frames apart
 //! and hands each command to the [`Session`], one after the other: a command is finished
 //! before the next begins, which is what Turbo's unsubscribe and subscribe of one identifier
-//! rely on. The *writer* sends what waits in the connection's [`Outbox`]; the hub and the
-//! session fill it. Neither half waits for the other.
+//! rely on. The *writer* sends what waits in the connection's [`Outbox`], where it isn't the
+//! hub's writers that do. Neither half waits for the other.
 //!
 //! # The end
 //!
@@ -24,13 +24,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tablecast_protocol::{Frame, Offer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 pub use live::Connections;
 
 use crate::channels::Channels;
-use crate::hub::{Closing, Flushed, Hub, Outbox};
+use crate::hub::{Closing, Hub, Of, Outbox, Socket};
 use crate::telemetry::metrics;
 use reader::{End, Incoming, Reader};
 use session::Session;
@@ -45,6 +44,8 @@ pub struct Limits {
     pub max_identifier_bytes: usize,
     pub max_command_bytes: usize,
     pub send_buffer_bytes: usize,
+    /// How long a client's socket may take nothing of what waits.
+    pub write_timeout: Duration,
     /// Commands a second, and how many at once.
     pub rate_limit: u32,
     pub rate_burst: u32,
@@ -60,26 +61,22 @@ pub struct Context {
 
 /// Serves a socket whose handshake is done until it is closed. `early` are bytes that the
 /// client sent behind its handshake.
-pub async fn serve<Io>(io: Io, early: Bytes, offer: Offer, context: Arc<Context>)
-where
-    Io: AsyncRead + AsyncWrite + Unpin,
-{
-    let outbox = Arc::new(Outbox::new(context.limits.send_buffer_bytes));
-    outbox.push(Frame::welcome(), None);
+pub async fn serve(socket: impl Socket + 'static, early: Bytes, offer: Offer, context: Arc<Context>) {
+    let outbox = Arc::new(Outbox::new(socket, context.limits.send_buffer_bytes));
+    outbox.push(Frame::welcome(), Of::Connection);
     let _live = context.connections.enter(outbox.clone());
-    let (reading, mut writing) = tokio::io::split(io);
-    let mut reader = Reader::new(reading, early, context.limits.max_command_bytes, outbox.clone());
+    let mut reader = Reader::new(early, context.limits.max_command_bytes, outbox.clone());
     let mut session = Session::new(context, offer, outbox.clone());
 
     // The client's end, unless the connection's came first.
     let end = tokio::select! {
         biased;
-        _ = poll_fn(|cx| outbox.poll_closing(cx)) => None,
-        // Writing first: a client that never stops sending would use up the task's turn.
-        flushed = poll_fn(|cx| outbox.poll_flush(&mut writing, cx)) => match flushed {
-            Ok(Flushed::Closed(_)) => None,
-            Err(_) => Some(End::Gone),
+        closing = poll_fn(|cx| outbox.poll_closing(cx)) => match closing {
+            Closing::Stalled => Some(End::Stalled),
+            _ => None,
         },
+        // Writing first: a client that never stops sending would use up the task's turn.
+        flushed = poll_fn(|cx| outbox.poll_flush(cx)) => flushed.is_err().then_some(End::Gone),
         end = async {
             loop {
                 match reader.next().await {
@@ -99,6 +96,7 @@ where
 
     let reason = match end {
         Some(End::Gone) => "gone",
+        Some(End::Stalled) => "write_timeout",
         Some(End::Closed) => {
             outbox.close(Closing::Client);
             "client"
@@ -110,19 +108,20 @@ where
         None => "disconnected",
     };
     metrics().closed(reason);
-    if end == Some(End::Gone) {
+    if matches!(end, Some(End::Gone | End::Stalled)) {
         return;
     }
     let _ = timeout(CLOSE_TIMEOUT, async {
-        poll_fn(|cx| outbox.poll_flush(&mut writing, cx)).await?;
+        poll_fn(|cx| outbox.poll_flush(cx)).await?;
+        let shutdown = || poll_fn(|cx| outbox.socket().poll_shutdown(cx));
         if end == Some(End::Closed) {
-            return writing.shutdown().await;
+            return shutdown().await;
         }
         if end.is_none() {
             reader.until_closed().await;
         }
         // Closing a socket with unread bytes would take back what was just sent.
-        writing.shutdown().await?;
+        shutdown().await?;
         reader.until_gone().await;
         Ok(())
     })

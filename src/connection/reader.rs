@@ -1,22 +1,20 @@
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::ready;
 
 use bytes::{Buf, Bytes};
 use tablecast_protocol::{CloseCode, Frame};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
-use crate::hub::Outbox;
+use crate::hub::{Of, Outbox};
 
 /// Takes a client's bytes apart, by tungstenite's rules: masks, UTF-8, fragments, control
 /// frames. Its answers (pongs, the echo of a Close) go into the outbox like all frames.
-pub struct Reader<R> {
-    io: R,
+pub struct Reader {
     context: WebSocketContext,
     wire: Wire,
 }
@@ -36,6 +34,8 @@ pub enum End {
     Closed,
     /// The socket ended.
     Gone,
+    /// The socket has taken nothing for too long.
+    Stalled,
     /// The client broke the protocol and is to be told by this code.
     Violation(CloseCode),
 }
@@ -46,15 +46,15 @@ const READ_BUFFER: usize = 1024;
 /// Taken from the socket at a time, on the stack.
 const CHUNK: usize = 4096;
 
-impl<R: AsyncRead + Unpin> Reader<R> {
-    pub fn new(io: R, early: Bytes, max_command_bytes: usize, outbox: Arc<Outbox>) -> Self {
+impl Reader {
+    pub fn new(early: Bytes, max_command_bytes: usize, outbox: Arc<Outbox>) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(max_command_bytes))
             .max_frame_size(Some(max_command_bytes));
         let context = WebSocketContext::new(Role::Server, Some(config));
-        Self { io, context, wire: Wire { unread: early, outbox } }
+        Self { context, wire: Wire { unread: early, outbox } }
     }
 
     /// The next command's text, or that there was a control frame. Cancel-safe.
@@ -100,7 +100,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         poll_fn(|cx| {
             let mut chunk = [MaybeUninit::uninit(); CHUNK];
             let mut chunk = ReadBuf::uninit(&mut chunk);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut chunk))?;
+            ready!(self.wire.outbox.socket().poll_read(cx, &mut chunk))?;
             std::task::Poll::Ready(Ok(Bytes::copy_from_slice(chunk.filled())))
         })
         .await
@@ -127,7 +127,7 @@ impl Read for Wire {
 impl Write for Wire {
     /// tungstenite writes whole frames, since its own buffer is set to none.
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        self.outbox.push(Frame::from_wire(frame), None);
+        self.outbox.push(Frame::from_wire(frame), Of::Connection);
         Ok(frame.len())
     }
 

@@ -5,8 +5,8 @@ use tablecast_protocol::{Command, DisconnectReason, Frame, Identifier, Offer};
 use tokio::time::Instant;
 
 use super::Context;
-use crate::channels::Refusal;
-use crate::hub::{Closing, Outbox, Subscription, SubscriptionId};
+use crate::channels::{Refusal, Target};
+use crate::hub::{Closing, Of, Outbox, Subscription, SubscriptionId};
 use crate::telemetry::metrics;
 
 /// What a client has asked for. Dropping it ends its subscriptions.
@@ -14,7 +14,7 @@ pub struct Session {
     context: Arc<Context>,
     outbox: Arc<Outbox>,
     /// By the identifier's raw text: its spelling is part of its name.
-    subscriptions: HashMap<Arc<str>, Subscription>,
+    subscriptions: HashMap<Arc<str>, (SubscriptionId, Subscription)>,
     last_id: u32,
     is_rails_client: bool,
     bucket: Bucket,
@@ -71,7 +71,7 @@ impl Session {
             // second object with one identifier for ever. Others may take a second confirm
             // for something else, so they get none, as from Rails.
             if self.is_rails_client {
-                self.outbox.push(Frame::confirm_subscription(raw), None);
+                self.outbox.push(Frame::confirm_subscription(raw), Of::Connection);
             }
             return;
         }
@@ -86,18 +86,19 @@ impl Session {
         if raw.len() > self.context.limits.max_identifier_bytes {
             return self.reject(raw, Refusal::TooLong);
         }
-        let stream = match self.context.channels.resolve(&identifier) {
-            Ok(stream) => stream,
+        let Target { stream, is_state } = match self.context.channels.resolve(&identifier) {
+            Ok(target) => target,
             Err(refusal) => return self.reject(raw, refusal),
         };
         if self.subscriptions.len() >= self.context.limits.max_subscriptions {
             return self.reject(raw, Refusal::TooMany);
         }
         self.last_id = self.last_id.wrapping_add(1);
+        let id = SubscriptionId(self.last_id);
+        let of = if is_state { Of::State(id) } else { Of::Events(id) };
         let raw: Arc<str> = raw.into();
-        let subscription =
-            self.context.hub.subscribe(&stream, &raw, SubscriptionId(self.last_id), &self.outbox);
-        self.subscriptions.insert(raw, subscription);
+        let subscription = self.context.hub.subscribe(&stream, &raw, of, &self.outbox);
+        self.subscriptions.insert(raw, (id, subscription));
         metrics().subscribes_confirmed.increment(1);
     }
 
@@ -105,14 +106,14 @@ impl Session {
         metrics().subscribes_rejected.increment(1);
         metrics().refused(refusal.name());
         tracing::debug!(%refusal, "a subscription was rejected");
-        self.outbox.push(Frame::reject_subscription(raw), None);
+        self.outbox.push(Frame::reject_subscription(raw), Of::Connection);
     }
 
     /// Nothing answers it, and nothing more of the subscription is sent: what waits for a
     /// slow client would otherwise arrive in the midst of its next subscription.
     fn unsubscribe(&mut self, raw: &str) {
-        if let Some(subscription) = self.subscriptions.remove(raw) {
-            let id = self.context.hub.unsubscribe(raw, subscription);
+        if let Some((id, subscription)) = self.subscriptions.remove(raw) {
+            self.context.hub.unsubscribe(raw, subscription);
             self.outbox.withdraw(id);
         }
     }
@@ -120,7 +121,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for (raw, subscription) in self.subscriptions.drain() {
+        for (raw, (_, subscription)) in self.subscriptions.drain() {
             self.context.hub.unsubscribe(&raw, subscription);
         }
     }

@@ -1,5 +1,6 @@
 //! A connection over a pipe, fed from a source in memory.
 
+use parking_lot::Mutex;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
@@ -20,6 +21,7 @@ const LIMITS: Limits = Limits {
     max_identifier_bytes: 1 << 12,
     max_command_bytes: 1 << 16,
     send_buffer_bytes: 1 << 16,
+    write_timeout: Duration::from_secs(30),
     rate_limit: 1000,
     rate_burst: 1000,
 };
@@ -43,6 +45,8 @@ fn fixture() -> Fixture {
     let (writer, source) = memory();
     let connections = context.connections.clone();
     let new_history = move || connections.disconnect_all(DisconnectReason::NewHistory);
+    let hub = context.hub.clone();
+    tokio::spawn(async move { hub.writers.write().await });
     tokio::spawn(follow(source, context.hub.clone(), LIMITS.send_buffer_bytes / 4, new_history));
     Fixture { context, writer }
 }
@@ -51,7 +55,7 @@ impl Fixture {
     async fn connect(&self) -> Client {
         let (ours, theirs) = tokio::io::duplex(1 << 12);
         let offer = Offer::parse(["actioncable-v1-json"]);
-        tokio::spawn(serve(ours, Bytes::new(), offer, self.context.clone()));
+        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), offer, self.context.clone()));
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         assert_eq!(next(&mut client).await, json!({ "type": "welcome" }));
         client
@@ -167,7 +171,7 @@ async fn a_client_that_goes_without_a_word_leaves_nothing_behind() {
 async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
     let fixture = fixture();
     let (ours, theirs) = tokio::io::duplex(1 << 12);
-    let serving = tokio::spawn(serve(ours, Bytes::new(), Offer::default(), fixture.context.clone()));
+    let serving = tokio::spawn(serve(Mutex::new(ours), Bytes::new(), Offer::default(), fixture.context.clone()));
     tokio::task::yield_now().await;
 
     fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);

@@ -5,7 +5,8 @@
 //! One task [`follow`]s the source and publishes each batch; any number of connections
 //! subscribe and unsubscribe meanwhile. A message is encoded once for each distinct
 //! identifier among its stream's subscribers, as a whole WebSocket frame; each subscriber's
-//! [`Outbox`] gets a reference to it. The hub knows no ids, no SQL and no sockets.
+//! [`Outbox`] gets a reference to it, and the [`Writers`] bring it to the sockets. The hub knows
+//! no ids and no SQL.
 //!
 //! # Order, and why confirm means from here on
 //!
@@ -20,6 +21,8 @@
 //! connection that listens to two streams sees both in the order of the table.
 
 mod outbox;
+mod socket;
+mod writers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +35,9 @@ use tablecast_protocol::{Frame, MessageHead};
 
 use tokio::time::{Instant, sleep};
 
-pub use outbox::{Backlog, Closing, Flushed, Outbox, SubscriptionId};
+pub use outbox::{Backlog, Closing, Of, Offered, Outbox, SubscriptionId};
+pub use socket::Socket;
+pub use writers::Writers;
 
 use crate::bus::{Batch, Message, Source};
 use crate::stream::Stream;
@@ -41,6 +46,7 @@ use crate::telemetry::metrics;
 #[derive(Default)]
 pub struct Hub {
     streams: DashMap<Stream, Arc<Mutex<Subscribers>>>,
+    pub writers: Writers,
 }
 
 /// Who listens to one stream.
@@ -55,12 +61,13 @@ struct Subscribers {
 
 struct Group {
     head: MessageHead,
+    is_state: bool,
     members: Slab<Member>,
 }
 
 struct Member {
     outbox: Arc<Outbox>,
-    id: SubscriptionId,
+    of: Of,
 }
 
 /// A place among a stream's subscribers. Dropping it leaves nothing behind only if it
@@ -70,16 +77,15 @@ struct Member {
 pub struct Subscription {
     stream: Stream,
     key: usize,
-    id: SubscriptionId,
 }
 
 impl Hub {
-    /// Enters a subscriber, and confirms it.
+    /// Enters a subscriber, and confirms it. `of` is what its messages are in the outbox.
     pub fn subscribe(
         &self,
         stream: &Stream,
         identifier: &Arc<str>,
-        id: SubscriptionId,
+        of: Of,
         outbox: &Arc<Outbox>,
     ) -> Subscription {
         loop {
@@ -94,19 +100,23 @@ impl Hub {
             let group = subscribers
                 .groups
                 .entry(identifier.clone())
-                .or_insert_with(|| Group { head: MessageHead::new(identifier), members: Slab::new() });
+                .or_insert_with(|| Group {
+                    head: MessageHead::new(identifier),
+                    is_state: matches!(of, Of::State(_)),
+                    members: Slab::new(),
+                });
             // Not as the subscription's own: it answers a command, also one that is taken back.
-            outbox.push(Frame::confirm_subscription(identifier), None);
-            let key = group.members.insert(Member { outbox: outbox.clone(), id });
+            outbox.push(Frame::confirm_subscription(identifier), Of::Connection);
+            let key = group.members.insert(Member { outbox: outbox.clone(), of });
             metrics().subscriptions.increment(1);
-            return Subscription { stream: stream.clone(), key, id };
+            return Subscription { stream: stream.clone(), key };
         }
     }
 
     /// Takes a subscriber out. Nothing published from now on reaches it; what waits in
     /// its outbox is the caller's to withdraw.
-    pub fn unsubscribe(&self, identifier: &str, subscription: Subscription) -> SubscriptionId {
-        let Subscription { stream, key, id } = subscription;
+    pub fn unsubscribe(&self, identifier: &str, subscription: Subscription) {
+        let Subscription { stream, key } = subscription;
         let subscribers =
             self.streams.get(&stream).map(|entry| Arc::clone(&entry)).expect("it has a subscriber");
         let empty = {
@@ -127,33 +137,50 @@ impl Hub {
             });
         }
         metrics().subscriptions.decrement(1);
-        id
     }
 
-    /// Puts messages into the outboxes of all who listen, in their order. Gives back the
-    /// outboxes in which much waits now.
+    /// Puts messages into the outboxes of all who listen, in their order, and has them written.
+    /// Gives back the outboxes in which much waits now.
+    ///
+    /// O(messages + identifiers + subscribers), and no allocation for each of these last.
     pub fn publish(&self, messages: &[Message]) -> Vec<Arc<Outbox>> {
         let (mut queued, mut slow) = (0, 0);
         let mut behind = Vec::new();
+        // Once all is queued, so that each socket gets it in one piece.
+        let mut to_hand_over = Vec::new();
         for run in messages.chunk_by(|a, b| a.stream == b.stream) {
             let Some(subscribers) = self.streams.get(&run[0].stream).map(|entry| Arc::clone(&entry)) else {
                 continue;
             };
             for group in subscribers.lock().groups.values() {
-                let frames: Vec<Frame> =
-                    run.iter().map(|message| Frame::message(&group.head, &message.payload)).collect();
-                for (_, member) in &group.members {
-                    let Some(backlog) = member.outbox.push_all(&frames, member.id) else {
-                        slow += frames.len() as u64;
-                        continue;
+                // Of a state nothing may come after what is newer.
+                let counts = |message: &&Message| !(group.is_state && message.superseded);
+                let payloads = run.iter().filter(counts).map(|message| &*message.payload);
+                let count = payloads.clone().count() as u64;
+                if count == 0 {
+                    continue;
+                }
+                let frame = Frame::messages(&group.head, payloads);
+                for (_, Member { outbox, of }) in &group.members {
+                    let (is_much, is_to_hand_over) = match outbox.offer(frame.clone(), *of) {
+                        Offered::Queued { is_much } => (is_much, false),
+                        Offered::ToHandOver { is_much } => (is_much, true),
+                        Offered::Refused => {
+                            slow += count;
+                            continue;
+                        }
                     };
-                    queued += frames.len() as u64;
-                    if backlog != Backlog::Little {
-                        behind.push(member.outbox.clone());
+                    queued += count;
+                    if is_to_hand_over {
+                        to_hand_over.push(outbox.clone());
+                    }
+                    if is_much {
+                        behind.push(outbox.clone());
                     }
                 }
             }
         }
+        self.writers.hand_over(&mut to_hand_over);
         metrics().deliveries_queued.increment(queued);
         metrics().deliveries_slow.increment(slow);
         behind
@@ -251,7 +278,9 @@ mod tests {
     }
 
     fn outbox() -> Arc<Outbox> {
-        Arc::new(Outbox::new(1 << 20))
+        // A socket that takes nothing.
+        let (ours, _) = tokio::io::duplex(1);
+        Arc::new(Outbox::new(Mutex::new(ours), 1 << 20))
     }
 
     fn message(stream: &Stream, payload: &str) -> Message {
@@ -273,8 +302,8 @@ mod tests {
         let (hub, s) = (Hub::default(), stream("s"));
         let (one, two) = (outbox(), outbox());
         let identifier: Arc<str> = A.into();
-        let _one = hub.subscribe(&s, &identifier, SubscriptionId(0), &one);
-        let _two = hub.subscribe(&s, &identifier, SubscriptionId(0), &two);
+        let _one = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), &one);
+        let _two = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), &two);
 
         hub.publish(&[message(&s, "1")]);
 
@@ -288,8 +317,8 @@ mod tests {
     fn a_connection_sees_two_streams_in_the_order_of_the_table() {
         let (hub, a, b) = (Hub::default(), stream("a"), stream("b"));
         let outbox = outbox();
-        let _a = hub.subscribe(&a, &"A".into(), SubscriptionId(0), &outbox);
-        let _b = hub.subscribe(&b, &"B".into(), SubscriptionId(1), &outbox);
+        let _a = hub.subscribe(&a, &"A".into(), Of::Events(SubscriptionId(0)), &outbox);
+        let _b = hub.subscribe(&b, &"B".into(), Of::Events(SubscriptionId(1)), &outbox);
         outbox.drain();
 
         hub.publish(&[message(&a, "1"), message(&b, "2"), message(&a, "3")]);
@@ -300,7 +329,7 @@ mod tests {
     #[test]
     fn who_has_left_gets_nothing_and_leaves_nothing() {
         let (hub, s, outbox) = (Hub::default(), stream("s"), outbox());
-        let subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+        let subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
         outbox.drain();
 
         hub.unsubscribe(A, subscription);
@@ -320,14 +349,14 @@ mod tests {
             scope.spawn(|| {
                 let outbox = outbox();
                 while !stop.load(Ordering::Relaxed) {
-                    let subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+                    let subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
                     hub.unsubscribe(A, subscription);
                     outbox.drain();
                 }
             });
             for _ in 0..20_000 {
                 let outbox = outbox();
-                let subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+                let subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
                 hub.publish(&[message(&s, "1")]);
                 assert_eq!(outbox.drain(), [confirm(A), delivery(A, "1")]);
                 hub.unsubscribe(A, subscription);
@@ -352,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn following_a_source_delivers_its_batches_in_order() {
         let (hub, s, outbox) = (Arc::new(Hub::default()), stream("s"), outbox());
-        let _subscription = hub.subscribe(&s, &A.into(), SubscriptionId(0), &outbox);
+        let _subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
         let (writer, source) = memory();
 
         tokio::spawn(follow(source, hub.clone(), 1 << 16, || {}));
@@ -361,7 +390,7 @@ mod tests {
 
         let mut frames = Vec::new();
         while frames.len() < 4 {
-            frames.extend(outbox.drain());
+            frames.extend(outbox.drain().iter().flat_map(Frame::each));
             tokio::task::yield_now().await;
         }
         assert_eq!(frames, [confirm(A), delivery(A, "1"), delivery(A, "2"), delivery(A, "3")]);

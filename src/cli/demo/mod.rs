@@ -71,6 +71,7 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
             name: "ProgressChannel".into(),
             stream: "progress:{job_id}".parse().expect("a valid template"),
             allow: Allow::Public,
+            state: false,
         }],
         vec![Pattern::new("progress:*")],
         config.bus.prefix.clone(),

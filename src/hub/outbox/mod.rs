@@ -1,0 +1,306 @@
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
+
+use super::socket::Socket;
+use queue::{BATCH_FRAMES, Lent, Queue};
+
+pub use queue::Of;
+
+/// One connection's queue of frames, and the socket that takes them.
+///
+/// It is bounded in bytes. Where a push doesn't fit, of each state the latest message stays; what
+/// doesn't fit then is the last: the client reads more slowly than its streams flow, and is
+/// asked to come back. What waits is exactly what is in here; there is no second buffer before
+/// the socket.
+///
+/// # Who writes
+///
+/// One at a time: the [`Writers`](super::Writers) what the hub has queued, the connection's own
+/// task its own answers, the rest of what a socket did not take, and the end. Whose turn it is
+/// stands beside the queue, and changes under the same lock: a frame is either seen by who is
+/// writing, before the turn is given back, or by who takes the turn next.
+pub struct Outbox {
+    state: Mutex<State>,
+    socket: Box<dyn Socket>,
+    max_bytes: usize,
+}
+
+/// Tells one connection's subscriptions apart, so that a frame can be withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SubscriptionId(pub u32);
+
+struct State {
+    queue: Queue,
+    turn: Turn,
+    error: Option<io::Error>,
+    /// The connection's task.
+    task: Option<Waker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nobody's: all is written that was there.
+    Free,
+    /// It has been handed over to the writers.
+    HandedOver,
+    Writing,
+    /// The task's, once the socket takes more. It has taken nothing since then.
+    Blocked(Instant),
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// It is queued. Much: more than half of what may waits.
+    Queued { is_much: bool },
+    /// The same, and it is the caller's to hand the outbox over to the [`Writers`](super::Writers).
+    ToHandOver { is_much: bool },
+    /// It was the last straw, or comes after the end.
+    Refused,
+}
+
+/// Why no more is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The server ends it, and has said why.
+    Disconnect(DisconnectReason),
+    /// The client broke the WebSocket protocol.
+    Violation(CloseCode),
+    /// The client wants to go.
+    Client,
+    /// The client's socket has taken nothing for too long, and can't be told either.
+    Stalled,
+}
+
+/// Whether much waits, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    Little,
+    /// More than half of what may, until the client reads.
+    Client,
+    /// The same, until this process writes.
+    Server,
+}
+
+impl Outbox {
+    pub fn new(socket: impl Socket + 'static, max_bytes: usize) -> Self {
+        let state = State { queue: Queue::default(), turn: Turn::Free, error: None, task: None };
+        Self { state: Mutex::new(state), socket: Box::new(socket), max_bytes }
+    }
+
+    pub fn socket(&self) -> &dyn Socket {
+        &*self.socket
+    }
+
+    /// Queues a frame that the connection's task is to write. Says whether it fit.
+    pub fn push(&self, frame: Frame, of: Of) -> bool {
+        self.change(|state| {
+            let fits = state.queue.push(frame, of, self.max_bytes);
+            (fits, state.turn == Turn::Free)
+        })
+    }
+
+    /// Queues a frame that the writers are to write.
+    pub fn offer(&self, frame: Frame, of: Of) -> Offered {
+        self.change(|state| {
+            let was_closing = state.queue.closing().is_some();
+            if !state.queue.push(frame, of, self.max_bytes) {
+                return (Offered::Refused, !was_closing);
+            }
+            let is_much = state.queue.waiting() > self.max_bytes / 2;
+            if state.turn != Turn::Free {
+                return (Offered::Queued { is_much }, false);
+            }
+            state.turn = Turn::HandedOver;
+            (Offered::ToHandOver { is_much }, false)
+        })
+    }
+
+    /// Queues a heartbeat, unless other frames wait that say as much.
+    pub fn offer_ping(&self, frame: &Frame) -> Offered {
+        if self.state.lock().queue.is_empty() {
+            self.offer(frame.clone(), Of::Connection)
+        } else {
+            Offered::Queued { is_much: false }
+        }
+    }
+
+    /// Withdraws what waits for a subscription, but for a message half of which is out.
+    pub fn withdraw(&self, subscription: SubscriptionId) {
+        self.state.lock().queue.withdraw(subscription);
+    }
+
+    /// How far behind the client is.
+    pub fn backlog(&self) -> Backlog {
+        let state = self.state.lock();
+        if state.queue.closing().is_some() || state.queue.waiting() <= self.max_bytes / 2 {
+            Backlog::Little
+        } else if matches!(state.turn, Turn::Blocked(_)) {
+            Backlog::Client
+        } else {
+            Backlog::Server
+        }
+    }
+
+    /// Whether the socket has been taking nothing for so long of what waits.
+    pub fn is_stalled(&self, time: Duration) -> bool {
+        matches!(self.state.lock().turn, Turn::Blocked(since) if since.elapsed() >= time)
+    }
+
+    /// Accepts no more, and ends with what the reason says. The first reason stays.
+    pub fn close(&self, closing: Closing) {
+        self.change(|state| {
+            state.queue.close(closing);
+            ((), true)
+        });
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.state.lock().queue.closing().is_some()
+    }
+
+    /// Resolves once it was closed, whatever the socket does. Like [`Self::poll_flush`] for the
+    /// connection's task alone.
+    pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<Closing> {
+        let mut state = self.state.lock();
+        match state.queue.closing() {
+            Some(closing) => Poll::Ready(closing),
+            None => {
+                state.register(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Writes what is nobody else's to write, and then waits for more; resolves when the outbox
+    /// was closed and all is out, or with the socket's error.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        {
+            let mut state = self.state.lock();
+            state.register(cx);
+            if let Some(error) = state.error.take() {
+                return Poll::Ready(Err(error));
+            }
+            if state.turn == Turn::Writing {
+                // Who writes wakes the task where anything is left to it.
+                return Poll::Pending;
+            }
+        }
+        match self.write_all(cx) {
+            Ok(true) if self.is_closing() => Poll::Ready(Ok(())),
+            Ok(_) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Writes what has been handed over. What the socket doesn't take is left to the
+    /// connection's task.
+    pub(super) fn write(&self) {
+        if self.state.lock().turn != Turn::HandedOver {
+            return;
+        }
+        let result = self.write_all(&mut Context::from_waker(Waker::noop()));
+        if matches!(result, Ok(true)) && !self.is_closing() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.error = result.err().or(state.error.take());
+        if let Some(task) = state.task.take() {
+            drop(state);
+            task.wake();
+        }
+    }
+
+    /// Says whether all was written; else the socket takes no more for now.
+    fn write_all(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut lent: Lent = [const { None }; BATCH_FRAMES];
+        let mut state = self.state.lock();
+        let mut blocked_since = match state.turn {
+            Turn::Writing => return Ok(false),
+            Turn::Blocked(since) => Some(since),
+            Turn::Free | Turn::HandedOver => None,
+        };
+        // A socket that was blocked may keep what it has taken.
+        while !state.queue.is_empty() || blocked_since.is_some() {
+            state.turn = Turn::Writing;
+            let (count, written) = state.queue.lend(&mut lent);
+            drop(state);
+            let (taken, result) = self.write_once(cx, &lent[..count], written);
+            state = self.state.lock();
+            state.queue.give_back(&mut lent, taken);
+            match result {
+                Poll::Ready(Ok(())) => blocked_since = None,
+                Poll::Ready(Err(error)) => {
+                    state.turn = Turn::Free;
+                    return Err(error);
+                }
+                Poll::Pending => {
+                    let since = blocked_since.filter(|_| taken == 0).unwrap_or_else(Instant::now);
+                    state.turn = Turn::Blocked(since);
+                    return Ok(false);
+                }
+            }
+        }
+        state.turn = Turn::Free;
+        Ok(true)
+    }
+
+    /// Says how much the socket has taken, and whether it takes more.
+    fn write_once(
+        &self,
+        cx: &mut Context<'_>,
+        frames: &[Option<Frame>],
+        written: usize,
+    ) -> (usize, Poll<io::Result<()>>) {
+        let mut slices = [IoSlice::new(&[]); BATCH_FRAMES];
+        for (slice, frame) in slices.iter_mut().zip(frames.iter().flatten()) {
+            *slice = IoSlice::new(frame.as_bytes());
+        }
+        let mut unwritten = &mut slices[..frames.len()];
+        IoSlice::advance_slices(&mut unwritten, written);
+        if unwritten.is_empty() {
+            return (0, self.socket.poll_flush(cx));
+        }
+        match self.socket.poll_write(cx, unwritten) {
+            Poll::Ready(Ok(0)) => (0, Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+            Poll::Ready(Ok(taken)) => (taken, self.socket.poll_flush(cx)),
+            Poll::Ready(Err(error)) => (0, Poll::Ready(Err(error))),
+            Poll::Pending => (0, Poll::Pending),
+        }
+    }
+
+    /// Changes the state, and wakes the task, without the lock, if the change says so.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> (T, bool)) -> T {
+        let mut state = self.state.lock();
+        let (result, wakes) = change(&mut state);
+        let task = if wakes { state.task.take() } else { None };
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
+        result
+    }
+
+    #[cfg(test)]
+    pub fn drain(&self) -> Vec<Frame> {
+        let mut state = self.state.lock();
+        state.turn = Turn::Free;
+        state.queue.drain()
+    }
+}
+
+impl State {
+    fn register(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+}

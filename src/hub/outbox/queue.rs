@@ -1,0 +1,239 @@
+use std::collections::{HashSet, VecDeque};
+
+use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
+
+use super::{Closing, SubscriptionId};
+
+/// What waits for one socket: bookkeeping, to the byte.
+///
+/// Frames are lent for a system call, so that nobody holds a lock while writing. What is to be
+/// removed of them meanwhile is marked, and removed when they are back. Of a run of messages
+/// that was begun the message that was begun is finished, and no other.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    frames: VecDeque<Queued>,
+    /// Bytes of these frames, without those of the first that were written.
+    bytes: usize,
+    /// How much of the first frame was written.
+    written: usize,
+    /// So many frames, the first, are out for a system call.
+    lent: usize,
+    /// Some frames are nobody's any more.
+    marked: bool,
+    closing: Option<Closing>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    /// None while it is lent.
+    frame: Option<Frame>,
+    of: Of,
+}
+
+/// Whose a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Of {
+    /// The connection's own.
+    Connection,
+    /// A subscription's, all of whose messages count.
+    Events(SubscriptionId),
+    /// A subscription's, of which the latest message counts.
+    State(SubscriptionId),
+    /// It was withdrawn, and can't be removed yet.
+    Nobody,
+}
+
+/// One system call takes so many frames,
+pub(super) const BATCH_FRAMES: usize = 64;
+/// and about so many bytes.
+const BATCH_BYTES: usize = 256 << 10;
+/// Room for so many frames stays when all are gone.
+const KEPT_FRAMES: usize = 4;
+
+/// Frames that are out for a system call.
+pub(super) type Lent = [Option<Frame>; BATCH_FRAMES];
+
+impl Queue {
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub fn closing(&self) -> Option<Closing> {
+        self.closing
+    }
+
+    /// In bytes.
+    pub fn waiting(&self) -> usize {
+        self.bytes
+    }
+
+    /// Queues a frame, if it fits; what doesn't, closes.
+    pub fn push(&mut self, mut frame: Frame, of: Of, max_bytes: usize) -> bool {
+        if self.closing.is_some() {
+            return false;
+        }
+        if !self.fits(&frame, max_bytes) {
+            let is_state = matches!(of, Of::State(_));
+            if is_state {
+                frame = frame.last();
+                self.remove(|queued| queued.of == of);
+            }
+            self.conflate();
+            // What is lent and was marked takes no room once it is back.
+            let will_fit = is_state && self.lent > 0;
+            if !self.fits(&frame, max_bytes) && !will_fit {
+                self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
+                return false;
+            }
+        }
+        self.append(frame, of);
+        true
+    }
+
+    /// Where less than half of the bound waits one frame of any size fits, or the largest could
+    /// never be delivered.
+    fn fits(&self, frame: &Frame, max_bytes: usize) -> bool {
+        self.bytes + frame.len() <= max_bytes || self.bytes <= max_bytes / 2
+    }
+
+    fn append(&mut self, frame: Frame, of: Of) {
+        self.bytes += frame.len();
+        self.frames.push_back(Queued { frame: Some(frame), of });
+    }
+
+    /// Withdraws what waits for a subscription.
+    pub fn withdraw(&mut self, id: SubscriptionId) {
+        self.remove(|queued| matches!(queued.of, Of::Events(of) | Of::State(of) if of == id));
+    }
+
+    /// Of each state only the latest message stays. O(frames).
+    fn conflate(&mut self) {
+        let mut seen = HashSet::new();
+        let fixed = self.fixed();
+        for index in (0..self.frames.len()).rev() {
+            let queued = &mut self.frames[index];
+            let Of::State(_) = queued.of else { continue };
+            if !seen.insert(queued.of) {
+                queued.of = Of::Nobody;
+                self.marked = true;
+            } else if index >= fixed
+                && let Some(frame) = &mut queued.frame
+            {
+                self.bytes -= frame.len();
+                *frame = frame.last();
+                self.bytes += frame.len();
+            }
+        }
+        self.settle();
+    }
+
+    /// Accepts no more, and ends with what the reason says. The first reason stays.
+    pub fn close(&mut self, closing: Closing) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(closing);
+        match closing {
+            Closing::Disconnect(reason) => {
+                if reason == DisconnectReason::SlowConsumer {
+                    // What waits is lost to a client that must start anew, and would stand
+                    // between it and being told so.
+                    self.remove(|_| true);
+                }
+                self.append(Frame::disconnect(reason), Of::Connection);
+                self.append(Frame::close(CloseCode::Normal, ""), Of::Connection);
+            }
+            Closing::Violation(code) => self.append(Frame::close(code, ""), Of::Connection),
+            Closing::Client => {}
+            Closing::Stalled => self.remove(|_| true),
+        }
+    }
+
+    /// Lends what one system call should write. Says how many frames, and how much of the
+    /// first is written already.
+    pub fn lend(&mut self, lent: &mut Lent) -> (usize, usize) {
+        let mut bytes = 0;
+        let mut count = 0;
+        for (queued, place) in self.frames.iter_mut().zip(lent) {
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+            bytes += queued.frame.as_ref().map_or(0, Frame::len);
+            *place = queued.frame.take();
+            count += 1;
+        }
+        self.lent = count;
+        (count, self.written)
+    }
+
+    /// Takes the frames back of which so many bytes were written.
+    pub fn give_back(&mut self, lent: &mut Lent, bytes: usize) {
+        self.bytes -= bytes;
+        self.written += bytes;
+        let mut unwritten = 0;
+        for frame in lent[..self.lent].iter_mut().filter_map(Option::take) {
+            if unwritten == 0 && frame.len() <= self.written {
+                self.written -= frame.len();
+                self.frames.pop_front();
+            } else {
+                self.frames[unwritten].frame = Some(frame);
+                unwritten += 1;
+            }
+        }
+        self.lent = 0;
+        self.settle();
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
+            // Given back: an idle connection owns no more than it needs.
+            self.frames = VecDeque::new();
+        }
+    }
+
+    /// So many frames, the first, can't be removed.
+    fn fixed(&self) -> usize {
+        self.lent.max(usize::from(self.written > 0))
+    }
+
+    fn remove(&mut self, is_to_go: impl Fn(&Queued) -> bool) {
+        for queued in self.frames.iter_mut().filter(|queued| is_to_go(queued)) {
+            queued.of = Of::Nobody;
+            self.marked = true;
+        }
+        self.settle();
+    }
+
+    /// Removes what is nobody's, as far as it can be.
+    fn settle(&mut self) {
+        if !self.marked {
+            return;
+        }
+        if self.lent == 0
+            && self.written > 0
+            && let Some(Queued { frame: Some(frame), of: Of::Nobody }) = self.frames.front_mut()
+        {
+            let rest = frame.through(self.written);
+            self.bytes -= frame.len() - rest.len();
+            *frame = rest;
+            if frame.len() == self.written {
+                self.frames.pop_front();
+                self.written = 0;
+            }
+        }
+        let mut fixed = self.fixed();
+        let bytes = &mut self.bytes;
+        self.frames.retain(|queued| {
+            let stays = fixed > 0 || queued.of != Of::Nobody;
+            fixed = fixed.saturating_sub(1);
+            if !stays {
+                *bytes -= queued.frame.as_ref().map_or(0, Frame::len);
+            }
+            stays
+        });
+        self.marked = self.lent > 0;
+    }
+
+    #[cfg(test)]
+    pub fn drain(&mut self) -> Vec<Frame> {
+        (self.bytes, self.written) = (0, 0);
+        self.frames.drain(..).filter_map(|queued| queued.frame).collect()
+    }
+}
