@@ -27,6 +27,7 @@ pub enum CloseCode {
     Normal = 1000,
     Protocol = 1002,
     InvalidData = 1007,
+    Policy = 1008,
     TooBig = 1009,
 }
 
@@ -64,7 +65,10 @@ impl MessageHead {
 
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
+const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
+/// RFC 6455, 5.5.
+const MAX_CONTROL_BYTES: usize = 125;
 
 impl Frame {
     /// The first message of a connection.
@@ -109,14 +113,26 @@ impl Frame {
 
     /// A Close. `reason` is cut to what a control frame holds.
     pub fn close(code: CloseCode, reason: &str) -> Self {
-        let mut end = reason.len().min(123);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self::build(CLOSE, &[&(code as u16).to_be_bytes(), &reason.as_bytes()[..end]])
+        Self::close_answer(Some(code as u16), reason)
     }
 
-    /// Frames that are already bytes, such as a reader's own pongs.
+    /// The answer to a client's Close: the same (RFC 6455, 5.5.1).
+    pub fn close_answer(code: Option<u16>, reason: &str) -> Self {
+        match code {
+            None => Self::build(CLOSE, &[]),
+            Some(code) => {
+                let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL_BYTES - 2)];
+                Self::build(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()])
+            }
+        }
+    }
+
+    /// The answer to a client's ping, with its payload of at most 125 bytes (RFC 6455, 5.5.3).
+    pub fn pong(payload: &[u8]) -> Self {
+        Self::build(PONG, &[&payload[..payload.len().min(MAX_CONTROL_BYTES)]])
+    }
+
+    /// Frames that are already bytes.
     pub fn from_wire(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }

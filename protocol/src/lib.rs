@@ -10,11 +10,13 @@
 //! the `@rails/actioncable` client.
 
 mod command;
+mod decoder;
 mod frame;
 mod identifier;
 mod subprotocol;
 
 pub use command::{Command, CommandError};
+pub use decoder::{Decoder, Event, Violation};
 pub use frame::{CloseCode, DisconnectReason, Frame, MessageHead};
 pub use identifier::{Identifier, IdentifierError};
 pub use subprotocol::{Offer, Subprotocol};

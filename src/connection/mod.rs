@@ -101,9 +101,9 @@ pub async fn serve(socket: impl Socket + 'static, early: Bytes, offer: Offer, co
             outbox.close(Closing::Client);
             "client"
         }
-        Some(End::Violation(code)) => {
+        Some(End::Violation { code, reason }) => {
             outbox.close(Closing::Violation(code));
-            reader::violation_name(code)
+            reason
         }
         None => "disconnected",
     };

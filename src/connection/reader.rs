@@ -1,29 +1,36 @@
 use std::future::poll_fn;
-use std::io::{self, Read, Write};
+use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tablecast_protocol::{CloseCode, Frame};
+use bytes::Bytes;
+use tablecast_protocol::{CloseCode, Decoder, Event, Frame, Violation};
 use tokio::io::ReadBuf;
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Error, Message};
+use tokio::time::Instant;
 
 use crate::hub::{Of, Outbox};
 
-/// Takes a client's bytes apart, by tungstenite's rules: masks, UTF-8, fragments, control
-/// frames. Its answers (pongs, the echo of a Close) go into the outbox like all frames.
+/// Takes a client's bytes apart. Its answers (pongs, the echo of a Close) go into the
+/// outbox like all frames.
+///
+/// It reads into the stack, and keeps what came behind an event, or a message's first part;
+/// so one that waits owns nothing.
 pub struct Reader {
-    context: WebSocketContext,
-    wire: Wire,
+    decoder: Decoder,
+    /// Came behind the last event.
+    unread: Bytes,
+    /// When the command began that hasn't ended.
+    began: Option<Instant>,
+    outbox: Arc<Outbox>,
 }
 
 /// What a client sent.
 #[derive(Debug)]
 pub enum Incoming {
     Command(String),
-    /// A ping, a pong, or a Close. It is answered already, and counts against the rate.
+    /// A ping or a pong. It is answered already, and counts against the rate.
     Control,
 }
 
@@ -36,25 +43,19 @@ pub enum End {
     Gone,
     /// The socket has taken nothing for too long.
     Stalled,
-    /// The client broke the protocol and is to be told by this code.
-    Violation(CloseCode),
+    /// The client is to be told by this code. The reason is one word, for the metric.
+    Violation { code: CloseCode, reason: &'static str },
 }
 
-/// A client's commands are a hundred bytes. tungstenite allots this for each connection,
-/// and clears it at each read.
-const READ_BUFFER: usize = 1024;
-/// Taken from the socket at a time, on the stack.
+/// Taken from the socket at a time, on the stack. A client's commands are a hundred bytes.
 const CHUNK: usize = 4096;
+/// How long a command may take from its first byte to its last. It is looked at when more
+/// of it comes: one that has stopped costs no more than a connection that is idle.
+const COMMAND_TIME: Duration = Duration::from_secs(30);
 
 impl Reader {
     pub fn new(early: Bytes, max_command_bytes: usize, outbox: Arc<Outbox>) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_command_bytes))
-            .max_frame_size(Some(max_command_bytes));
-        let context = WebSocketContext::new(Role::Server, Some(config));
-        Self { context, wire: Wire { unread: early, outbox } }
+        Self { decoder: Decoder::new(max_command_bytes), unread: early, began: None, outbox }
     }
 
     /// The next command's text, or that there was a control frame. Cancel-safe.
@@ -62,25 +63,17 @@ impl Reader {
     /// A binary message that is UTF-8 counts as text: Rails takes one so, or not, depending
     /// on its websocket-driver.
     pub async fn next(&mut self) -> Result<Incoming, End> {
-        loop {
-            match self.context.read(&mut self.wire) {
-                Ok(Message::Text(text)) => return Ok(Incoming::Command(text.as_str().to_owned())),
-                Ok(Message::Binary(bytes)) => {
-                    return Ok(Incoming::Command(String::from_utf8(bytes.into()).unwrap_or_default()));
-                }
-                // The answer to a ping or a Close goes out with the next read.
-                Ok(_) => return Ok(Incoming::Control),
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wire.unread = self.chunk().await.map_err(|_| End::Gone)?;
-                    if self.wire.unread.is_empty() {
-                        return Err(End::Gone);
-                    }
-                }
-                Err(Error::ConnectionClosed) => return Err(End::Closed),
-                Err(Error::Capacity(_)) => return Err(End::Violation(CloseCode::TooBig)),
-                Err(Error::Utf8(_)) => return Err(End::Violation(CloseCode::InvalidData)),
-                Err(Error::Protocol(_)) => return Err(End::Violation(CloseCode::Protocol)),
-                Err(_) => return Err(End::Gone),
+        match self.event().await? {
+            Event::Text(text) => Ok(Incoming::Command(text)),
+            Event::Binary(bytes) => Ok(Incoming::Command(String::from_utf8(bytes).unwrap_or_default())),
+            Event::Ping(payload) => {
+                self.outbox.push(Frame::pong(&payload), Of::Connection);
+                Ok(Incoming::Control)
+            }
+            Event::Pong => Ok(Incoming::Control),
+            Event::Close { code, reason } => {
+                self.outbox.push(Frame::close_answer(code, &reason), Of::Connection);
+                Err(End::Closed)
             }
         }
     }
@@ -92,55 +85,63 @@ impl Reader {
 
     /// Takes no more apart, and waits for the socket's end.
     pub async fn until_gone(&mut self) {
-        while self.chunk().await.is_ok_and(|chunk| !chunk.is_empty()) {}
+        while poll_fn(|cx| self.poll_chunk(cx, |_, chunk| !chunk.is_empty())).await.unwrap_or(false) {}
     }
 
-    /// Bytes from the socket; none at its end.
-    async fn chunk(&mut self) -> io::Result<Bytes> {
-        poll_fn(|cx| {
-            let mut chunk = [MaybeUninit::uninit(); CHUNK];
-            let mut chunk = ReadBuf::uninit(&mut chunk);
-            ready!(self.wire.outbox.socket().poll_read(cx, &mut chunk))?;
-            std::task::Poll::Ready(Ok(Bytes::copy_from_slice(chunk.filled())))
-        })
-        .await
-    }
-}
-
-/// What tungstenite takes for the socket.
-struct Wire {
-    unread: Bytes,
-    outbox: Arc<Outbox>,
-}
-
-impl Read for Wire {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.unread.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
+    async fn event(&mut self) -> Result<Event, End> {
+        let mut unread = std::mem::take(&mut self.unread);
+        let mut input = &unread[..];
+        if let Some(event) = self.decode(&mut input)? {
+            let consumed = unread.len() - input.len();
+            self.unread = unread.split_off(consumed);
+            return Ok(event);
         }
-        let count = into.len().min(self.unread.len());
-        self.unread.copy_to_slice(&mut into[..count]);
-        Ok(count)
+        drop(unread);
+        loop {
+            let read = poll_fn(|cx| {
+                self.poll_chunk(cx, |reader, mut chunk| {
+                    if chunk.is_empty() {
+                        return Err(End::Gone);
+                    }
+                    let event = reader.decode(&mut chunk)?;
+                    reader.unread = Bytes::copy_from_slice(chunk);
+                    Ok(event)
+                })
+            });
+            if let Some(event) = read.await.unwrap_or(Err(End::Gone))? {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Event>, End> {
+        let event = self.decoder.next(input).map_err(End::from)?;
+        if !self.decoder.is_within_message() {
+            self.began = None;
+        } else if self.began.get_or_insert_with(Instant::now).elapsed() > COMMAND_TIME {
+            return Err(End::Violation { code: CloseCode::Policy, reason: "command_time" });
+        }
+        Ok(event)
+    }
+
+    /// Hands over bytes from the socket; none at its end.
+    fn poll_chunk<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Self, &[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        ready!(self.outbox.socket().poll_read(cx, &mut chunk))?;
+        Poll::Ready(Ok(take(self, chunk.filled())))
     }
 }
 
-impl Write for Wire {
-    /// tungstenite writes whole frames, since its own buffer is set to none.
-    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        self.outbox.push(Frame::from_wire(frame), Of::Connection);
-        Ok(frame.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// For metrics.
-pub fn violation_name(code: CloseCode) -> &'static str {
-    match code {
-        CloseCode::TooBig => "max_command_bytes",
-        CloseCode::InvalidData => "not_utf8",
-        CloseCode::Protocol | CloseCode::Normal => "protocol_violation",
+impl From<Violation> for End {
+    fn from(violation: Violation) -> Self {
+        tracing::debug!(%violation, "a client broke the WebSocket protocol");
+        // As the setting that says how large is named.
+        let reason = if violation == Violation::TooBig { "max_command_bytes" } else { violation.name() };
+        Self::Violation { code: violation.close_code(), reason }
     }
 }

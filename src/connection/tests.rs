@@ -1,7 +1,7 @@
 //! A connection over a pipe, fed from a source in memory.
 
-use parking_lot::Mutex;
 use futures_util::{SinkExt, StreamExt};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
 use tokio_tungstenite::WebSocketStream;
@@ -171,7 +171,8 @@ async fn a_client_that_goes_without_a_word_leaves_nothing_behind() {
 async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
     let fixture = fixture();
     let (ours, theirs) = tokio::io::duplex(1 << 12);
-    let serving = tokio::spawn(serve(Mutex::new(ours), Bytes::new(), Offer::default(), fixture.context.clone()));
+    let serving =
+        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), Offer::default(), fixture.context.clone()));
     tokio::task::yield_now().await;
 
     fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);

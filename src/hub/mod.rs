@@ -97,14 +97,11 @@ impl Hub {
             if subscribers.retired {
                 continue;
             }
-            let group = subscribers
-                .groups
-                .entry(identifier.clone())
-                .or_insert_with(|| Group {
-                    head: MessageHead::new(identifier),
-                    is_state: matches!(of, Of::State(_)),
-                    members: Slab::new(),
-                });
+            let group = subscribers.groups.entry(identifier.clone()).or_insert_with(|| Group {
+                head: MessageHead::new(identifier),
+                is_state: matches!(of, Of::State(_)),
+                members: Slab::new(),
+            });
             // Not as the subscription's own: it answers a command, also one that is taken back.
             outbox.push(Frame::confirm_subscription(identifier), Of::Connection);
             let key = group.members.insert(Member { outbox: outbox.clone(), of });

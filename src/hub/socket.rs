@@ -36,11 +36,16 @@ impl Socket for TcpStream {
 
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.poll_write_ready(cx))?;
-            match self.try_write_vectored(slices) {
+            let result = match slices {
+                // A good deal cheaper than a vector of one.
+                [bytes] => self.try_write(bytes),
+                _ => self.try_write_vectored(slices),
+            };
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
+            ready!(self.poll_write_ready(cx))?;
         }
     }
 

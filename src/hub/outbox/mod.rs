@@ -260,16 +260,20 @@ impl Outbox {
         frames: &[Option<Frame>],
         written: usize,
     ) -> (usize, Poll<io::Result<()>>) {
-        let mut slices = [IoSlice::new(&[]); BATCH_FRAMES];
-        for (slice, frame) in slices.iter_mut().zip(frames.iter().flatten()) {
-            *slice = IoSlice::new(frame.as_bytes());
-        }
-        let mut unwritten = &mut slices[..frames.len()];
-        IoSlice::advance_slices(&mut unwritten, written);
-        if unwritten.is_empty() {
-            return (0, self.socket.poll_flush(cx));
-        }
-        match self.socket.poll_write(cx, unwritten) {
+        let result = match frames {
+            [] => return (0, self.socket.poll_flush(cx)),
+            [Some(frame)] => self.socket.poll_write(cx, &[IoSlice::new(&frame.as_bytes()[written..])]),
+            frames => {
+                let mut slices = [IoSlice::new(&[]); BATCH_FRAMES];
+                for (slice, frame) in slices.iter_mut().zip(frames.iter().flatten()) {
+                    *slice = IoSlice::new(frame.as_bytes());
+                }
+                let mut unwritten = &mut slices[..frames.len()];
+                IoSlice::advance_slices(&mut unwritten, written);
+                self.socket.poll_write(cx, unwritten)
+            }
+        };
+        match result {
             Poll::Ready(Ok(0)) => (0, Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
             Poll::Ready(Ok(taken)) => (taken, self.socket.poll_flush(cx)),
             Poll::Ready(Err(error)) => (0, Poll::Ready(Err(error))),
