@@ -1,6 +1,6 @@
 //! Two settings in turns, so that a machine that changes meanwhile changes both.
 
-use crate::harness::report::Figure;
+use crate::harness::report::{Figure, median};
 
 /// Each of `N` quantities, with and without what is looked at.
 pub struct Pairs<const N: usize>(Vec<[[f64; N]; 2]>);
@@ -31,10 +31,4 @@ impl<const N: usize> Pairs<N> {
             .value("ratio", median(ratios.clone()))
             .value("ratios", ratios.as_slice())
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }

@@ -96,33 +96,47 @@ impl Server {
 
     /// User and system time so far.
     pub fn cpu(&self) -> Duration {
-        let stat = self.proc("stat");
-        // The name in parentheses may hold anything; utime and stime are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').expect("it has a name");
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().expect("a number"))
-            .sum();
-        Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        cpu(self.id())
     }
 
     /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it lives");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-        kib * 1024
-    }
-
-    fn proc(&self, file: &str) -> String {
-        std::fs::read_to_string(format!("/proc/{}/{file}", self.id())).expect("it lives")
+        memory(self.id())
     }
 
     pub fn id(&self) -> u32 {
         self.process.0.id()
     }
+}
+
+/// User and system time of a process so far.
+pub fn cpu(id: u32) -> Duration {
+    let stat = proc(id, "stat");
+    // The name in parentheses may hold anything; utime and stime are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').expect("it has a name");
+    ticks(fields.split_whitespace().skip(11).take(2))
+}
+
+/// The kernel's unit of CPU time.
+pub fn ticks<'a>(fields: impl Iterator<Item = &'a str>) -> Duration {
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("a number")).sum();
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Resident memory of a process in bytes.
+pub fn memory(id: u32) -> u64 {
+    let status = proc(id, "status");
+    kib(&status, "VmRSS:") * 1024
+}
+
+/// The number of a line such as `Slab:  123 kB`.
+pub fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn proc(id: u32, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{id}/{file}")).expect("it lives")
 }
 
 /// The arguments of a server that lets everybody listen to every stream.

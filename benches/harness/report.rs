@@ -27,6 +27,10 @@ impl Report {
             println!("{}", serde_json::to_string(figure).expect("keys are text"));
         }
     }
+
+    pub fn figures(&self) -> &[Figure] {
+        &self.figures
+    }
 }
 
 /// One line: what was measured, how, and what came out.
@@ -69,7 +73,11 @@ pub trait Rounded {
 
 impl Rounded for f64 {
     fn rounded(self) -> Value {
-        let digits = if self.abs() < 100.0 { 100.0 } else { 1.0 };
+        let digits = match self.abs() {
+            ..1.0 => 1000.0,
+            ..100.0 => 100.0,
+            _ => 1.0,
+        };
         Value::from((self * digits).round() / digits)
     }
 }
@@ -116,4 +124,10 @@ impl Times {
         let rank = (share * self.0.len() as f64).ceil() as usize;
         self.0[rank.saturating_sub(1)] as f64 / 1000.0
     }
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }

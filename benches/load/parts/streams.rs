@@ -1,0 +1,54 @@
+//! Many streams with one subscriber each: a progress bar for each job.
+
+use super::{DATA_BYTES, Meter, expect_no_more, figure};
+use crate::Scale;
+use crate::client::{Clients, Connect, Streams};
+use crate::harness::clients::data;
+use crate::harness::report::Report;
+use crate::publish::{Batch, Flood, Message, flood};
+use crate::rounds::{Turn, compare};
+use crate::servers::{self, Running, Server};
+
+/// Of so many streams each; a thousand is a multiple of it.
+const ARRAY: usize = 50;
+
+pub fn run(report: &mut Report, scale: &Scale) {
+    let servers = servers::present().into_iter().filter(|server| server.streams);
+    let contestants: Vec<(Server, usize)> =
+        servers.flat_map(|server| [(server, 1), (server, ARRAY)]).collect();
+    compare(
+        report,
+        scale.streams_rounds,
+        &contestants,
+        |(server, array)| turn(server, *array, scale),
+        |(server, array)| figure(server).with("array", *array),
+    );
+}
+
+fn turn(server: &Server, array: usize, scale: &Scale) -> Turn {
+    let server = server.start("");
+    let mut clients = Clients::start();
+    clients.connect(Connect { streams: Streams::Each, ..Connect::gently(&server.door, scale.streams) });
+    let batches = batches(&server, scale.streams, array);
+    let messages = if array == 1 { scale.streams_messages } else { scale.streams_messages * 4 };
+    let connections = if array == 1 { 16 } else { 4 };
+    let load = Flood { messages, window: 1, streams: scale.streams, connections };
+    flood(&server.inlet, &batches, Flood { messages: 1, ..load }, &mut clients);
+
+    let meter = Meter::start(&server);
+    let elapsed = flood(&server.inlet, &batches, load, &mut clients);
+    let deliveries = messages * scale.streams;
+    let mut turn = meter.per_delivery(deliveries);
+
+    expect_no_more(&mut clients);
+    turn.push(("deliveries_per_s", deliveries as f64 / elapsed.as_secs_f64()));
+    turn
+}
+
+/// A message to each stream.
+fn batches(server: &Running, streams: usize, array: usize) -> Vec<Batch> {
+    let data = data(DATA_BYTES, false);
+    let message = |number| Message { stream: Streams::Each.of(number), data: data.clone() };
+    let messages: Vec<Message> = (0..streams).map(message).collect();
+    messages.chunks(array).map(|messages| server.inlet.batch(messages)).collect()
+}
