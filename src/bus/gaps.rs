@@ -96,15 +96,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
 /// The gaps of one tail, and how far it is.
 #[derive(Debug)]
 pub struct Gaps {
     evidence: Evidence,
-    rules: Rules,
+    pub(super) rules: Rules,
     high: i64,
     /// In the order in which they were passed, which is that of their ids: a tick passes
     /// only ids above all that earlier ones passed.
@@ -324,23 +322,24 @@ struct GivenUp {
 
 /// The parts of the rule, so that the simulation can show what each is for.
 #[derive(Debug, Clone, Copy)]
-struct Rules {
-    xid_fence: bool,
-    lock_fence: bool,
-    min_age: bool,
-    second_fence: bool,
-    later_probe: bool,
-    gaps_first: bool,
-    throw_away: bool,
-    bounded_high: bool,
-    fences_anew: bool,
-    settle: bool,
-    free_ranges: usize,
-    probes_at_a_time: usize,
+pub(super) struct Rules {
+    pub xid_fence: bool,
+    pub lock_fence: bool,
+    pub min_age: bool,
+    pub second_fence: bool,
+    pub later_probe: bool,
+    pub gaps_first: bool,
+    pub throw_away: bool,
+    pub bounded_high: bool,
+    pub fences_anew: bool,
+    pub settle: bool,
+    pub patient_once_silent: bool,
+    pub free_ranges: usize,
+    pub probes_at_a_time: usize,
 }
 
 impl Rules {
-    const ALL: Self = Self {
+    pub const ALL: Self = Self {
         xid_fence: true,
         lock_fence: true,
         min_age: true,
@@ -351,6 +350,7 @@ impl Rules {
         bounded_high: true,
         fences_anew: true,
         settle: true,
+        patient_once_silent: true,
         free_ranges: FREE_RANGES,
         probes_at_a_time: PROBES_AT_A_TIME,
     };
@@ -463,8 +463,8 @@ impl Gaps {
         let facts = tick.facts.as_ref().map(|facts| self.apply_rules(facts));
         let facts = facts.as_ref();
         let ended = facts.map(|facts| difference(&self.running, &facts.running)).unwrap_or_default();
-        let nothing_read = tick.found.is_empty() && tick.new.is_empty();
-        if !nothing_read && self.asked_too_little(facts, &ended) {
+        // Although nothing was read: the look is no complete one, and a barrier would trust it.
+        if self.asked_too_little(facts, &ended) {
             self.advance_fences(tick, facts, &ended);
             self.ask_for_all = true;
             self.counts.thrown_away += 1;
@@ -581,7 +581,7 @@ impl Gaps {
                 Some(fence) => {
                     group.due = false;
                     group.silent |= fence.running.is_empty();
-                    group.patient |= group.silent;
+                    group.patient |= group.silent || !self.rules.patient_once_silent;
                     group.resolved |= fence.passed;
                     fence.passed && fence.second
                 }

@@ -52,6 +52,8 @@ pub mod postgres;
 mod publish;
 mod request;
 mod row;
+#[cfg(test)]
+mod simulation;
 pub mod sqlite;
 mod status;
 mod tail;

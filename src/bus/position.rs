@@ -15,6 +15,12 @@
 //! released after R. Without the barrier R may lack what P has, and the client would get it
 //! twice.
 //!
+//! # What it leaves out
+//!
+//! Rows whose ids were drawn by a SELECT before their transaction locked the table, and rows far
+//! above the sequence: a gap that waits for its age alone isn't in a position, and neither is what
+//! lies above `high`. Who hops while such a row comes may miss it, or get it twice.
+//!
 //! # Its form
 //!
 //! One word of at most [`MAX_BYTES`], opaque to everybody else. It is a client's to send back and so

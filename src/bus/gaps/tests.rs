@@ -144,6 +144,21 @@ fn many_gaps_are_asked_for_only_when_one_of_their_transactions_has_ended() {
 }
 
 #[test]
+fn a_look_that_asked_too_little_is_not_complete_though_it_found_nothing() {
+    let mut table = table(Evidence::Locks);
+    table.running = vec![7];
+    table.commit((0..1000).map(|id| id * 2)).look();
+    table.look();
+
+    table.running = vec![];
+    let first = table.commit([501]).look();
+    let second = table.look();
+
+    assert_eq!(first, Release { ids: vec![], late: 0, again: true }, "a barrier has to wait for 501");
+    assert_eq!(second.ids, [501]);
+}
+
+#[test]
 fn a_page_that_ends_within_the_gaps_releases_nothing_new() {
     let mut table = table(Evidence::Locks);
     table.running = vec![7];

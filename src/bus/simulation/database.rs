@@ -1,0 +1,240 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::random::Random;
+use super::scene::Scene;
+use super::stage::Moment;
+use crate::bus::gaps::{Evidence, IdRange, Request, Snapshot, Start};
+use crate::bus::position::Ids;
+
+/// A table, its sequence and its transaction ids.
+pub struct Database {
+    scene: Scene,
+    /// All that were ever written. Two of different histories may have one id.
+    pub rows: Vec<Row>,
+    /// What a new snapshot shows, by id.
+    pub table: BTreeMap<i64, usize>,
+    /// Another one begins where rows are lost.
+    pub history: u64,
+    /// No connection outlives one.
+    pub restarts: u64,
+    last_value: i64,
+    /// The sequence never goes back below it: a transaction that drew it has committed.
+    logged_to: i64,
+    commits: Vec<Commit>,
+    next_xid: u64,
+    newest_ended_xid: u64,
+    xids: BTreeSet<u64>,
+}
+
+pub struct Row {
+    pub id: i64,
+    /// None: another prefix's, or one whose positions promise nothing.
+    pub stream: Option<usize>,
+    /// Its transaction locked the table before it drew the id, so its order is promised.
+    pub orderly: bool,
+    pub transaction: u64,
+    pub drawn: Moment,
+    pub committed: Option<Moment>,
+    /// It was committed once, and a promoted replica never had it.
+    pub lost: bool,
+}
+
+struct Commit {
+    rows: Vec<usize>,
+    last_value: i64,
+}
+
+/// What one snapshot shows.
+pub struct View {
+    pub found: Vec<i64>,
+    pub new: Vec<i64>,
+    /// Of both.
+    pub rows: Vec<usize>,
+    pub full: bool,
+    pub snapshot: Snapshot,
+    in_progress: Vec<u64>,
+}
+
+pub const STREAMS: u64 = 3;
+/// With every second one missing, a position has too many gaps for a word.
+const OLD_IDS: i64 = 250;
+
+impl Database {
+    pub fn new(scene: Scene, random: &mut Random) -> Self {
+        let mut database = Self {
+            scene,
+            rows: Vec::new(),
+            table: BTreeMap::new(),
+            history: 1,
+            restarts: 0,
+            last_value: 0,
+            logged_to: 0,
+            commits: Vec::new(),
+            next_xid: 1000,
+            newest_ended_xid: 999,
+            xids: BTreeSet::new(),
+        };
+        if random.one_in(4) {
+            database.age();
+        }
+        database
+    }
+
+    /// Rows from before all servers, of which a part was rolled back or trimmed.
+    fn age(&mut self) {
+        for id in (1..=OLD_IDS).step_by(2) {
+            let stream = Some(id as usize % STREAMS as usize);
+            let row =
+                Row { id, stream, orderly: true, transaction: 0, drawn: 0, committed: None, lost: false };
+            self.insert(row);
+        }
+        self.last_value = OLD_IDS;
+        self.commit(&Vec::from_iter(0..self.rows.len()), 0);
+    }
+}
+
+/// For writers.
+impl Database {
+    /// Ids for one session, the next last.
+    pub fn draw(&mut self) -> Vec<i64> {
+        let first = self.last_value + 1;
+        self.last_value += self.scene.cache;
+        (first..=self.last_value).rev().collect()
+    }
+
+    pub fn begin_xid(&mut self) -> u64 {
+        let xid = self.next_xid;
+        self.next_xid += 1;
+        self.xids.insert(xid);
+        xid
+    }
+
+    pub fn end_xid(&mut self, xid: u64) {
+        self.xids.remove(&xid);
+        self.newest_ended_xid = self.newest_ended_xid.max(xid);
+    }
+
+    pub fn insert(&mut self, row: Row) -> usize {
+        self.rows.push(row);
+        self.rows.len() - 1
+    }
+
+    pub fn commit(&mut self, rows: &[usize], moment: Moment) {
+        for &row in rows {
+            self.rows[row].committed = Some(moment);
+            self.table.insert(self.rows[row].id, row);
+        }
+        self.log(rows);
+        self.commits.push(Commit { rows: rows.to_vec(), last_value: self.last_value });
+    }
+
+    /// No crash takes back that these ids were drawn.
+    pub fn log(&mut self, rows: &[usize]) {
+        let ids = rows.iter().map(|row| self.rows[*row].id).filter(|id| *id <= self.last_value);
+        self.logged_to = ids.max().unwrap_or(0).max(self.logged_to);
+    }
+
+    pub fn roll_back(&mut self) {
+        if self.scene.evidence == Evidence::Order {
+            self.last_value = self.logged_to;
+        }
+    }
+}
+
+/// What befalls it.
+impl Database {
+    /// Ids that nobody committed may be drawn again.
+    pub fn restart(&mut self, random: &mut Random) {
+        self.restarts += 1;
+        self.last_value = self.logged_to;
+        if self.scene.evidence != Evidence::Order {
+            self.last_value += random.below(33) as i64;
+        }
+    }
+
+    /// A replica is promoted that lacks the last commits. Their ids are drawn again.
+    pub fn lose(&mut self, commits: usize) {
+        let kept = self.commits.len().saturating_sub(commits);
+        for row in self.commits.drain(kept..).flat_map(|commit| commit.rows) {
+            self.rows[row].lost = true;
+            self.table.remove(&self.rows[row].id);
+        }
+        self.logged_to = self.commits.last().map_or(0, |commit| commit.last_value);
+        self.history += 1;
+    }
+
+    pub fn trim(&mut self, row: usize) {
+        self.table.remove(&self.rows[row].id);
+    }
+}
+
+/// For servers.
+impl Database {
+    pub fn start(&self) -> Start {
+        if self.scene.evidence == Evidence::Order {
+            return Start { high: self.logged_to, ..Start::default() };
+        }
+        let mut start = Start::default();
+        for &id in self.table.keys() {
+            if id > self.last_value {
+                start.strays.push(id);
+                continue;
+            }
+            if id > start.high + 1 {
+                start.holes.push(IdRange { first: start.high + 1, last: id - 1 });
+            }
+            start.high = id;
+        }
+        start
+    }
+
+    /// One look, of up to `page` rows.
+    pub fn view(&self, request: &Request, page: usize) -> View {
+        let probed = request.probes.iter().flat_map(|range| self.table.range(range.first..=range.last));
+        let (found, mut rows): (Vec<i64>, Vec<usize>) = probed.take(page).unzip();
+        let above = self.table.range(request.above + 1..);
+        let wanted = above.filter(|(id, _)| request.except.binary_search(id).is_err());
+        let (new, more): (Vec<i64>, Vec<usize>) = wanted.take(page - rows.len()).unzip();
+        rows.extend(more);
+        let xmax = self.newest_ended_xid + 1;
+        let xmin = self.xids.first().map_or(xmax, |xid| xmax.min(*xid));
+        View {
+            full: rows.len() == page,
+            found,
+            new,
+            rows,
+            snapshot: Snapshot { xmin, xmax },
+            in_progress: self.xids.iter().copied().collect(),
+        }
+    }
+
+    /// What a tail is told with each look. An explicit id moves the counter of the others along.
+    pub fn last_value(&self) -> i64 {
+        if self.scene.evidence == Evidence::Locks { self.last_value } else { i64::MAX }
+    }
+
+    /// Whether the table has a newer row of its stream, up to `high`.
+    pub fn supersedes(&self, row: usize, high: i64) -> bool {
+        let Row { id, stream, .. } = self.rows[row];
+        let newer = if id < high { self.table.range(id + 1..=high) } else { self.table.range(0..0) };
+        newer.into_iter().any(|(_, newer)| self.rows[*newer].stream == stream)
+    }
+
+    pub fn in_ranges(&self, stream: usize, ranges: &[IdRange]) -> impl Iterator<Item = usize> {
+        let rows = ranges.iter().flat_map(|range| self.table.range(range.first..=range.last));
+        rows.map(|(_, row)| *row).filter(move |row| self.rows[*row].stream == Some(stream))
+    }
+
+    pub fn latest(&self, stream: usize, released: &Ids) -> Option<usize> {
+        let newest_first = self.table.range(..=released.high).rev();
+        let mut of_stream =
+            newest_first.filter(|(_, row)| self.rows[**row].stream == Some(stream)).map(|(_, row)| *row);
+        of_stream.find(|row| released.contains(self.rows[*row].id))
+    }
+}
+
+impl View {
+    pub fn shows_ended(&self, xid: u64) -> bool {
+        xid < self.snapshot.xmax && self.in_progress.binary_search(&xid).is_err()
+    }
+}
