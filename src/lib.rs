@@ -15,3 +15,4 @@ pub mod hub;
 pub mod server;
 pub mod stream;
 pub mod telemetry;
+pub mod tls;

@@ -21,11 +21,13 @@ use crate::config::Config;
 use crate::connection::Context;
 use crate::http::{self, App, ListenerLimits};
 use crate::hub;
+use crate::tls::{Certificates, PairError};
 
 /// Bound to its addresses and its table, and not yet serving.
 pub struct Server {
     public: TcpListener,
     internal: TcpListener,
+    certificates: Option<Arc<Certificates>>,
     limits: ListenerLimits,
     app: Arc<App>,
     pages: Router<Arc<App>>,
@@ -39,6 +41,8 @@ pub struct Server {
 pub enum StartError {
     #[error(transparent)]
     Bus(#[from] SetupError),
+    #[error(transparent)]
+    Tls(#[from] PairError),
     #[error("{flag} {address}: {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
 }
@@ -64,14 +68,11 @@ impl Server {
         pages: Router<Arc<App>>,
         prometheus: PrometheusHandle,
     ) -> Result<Self, StartError> {
+        let certificates = config.tls.map(Certificates::load).transpose()?.map(Arc::new);
         let public = listen("--listen", config.listen)?;
         let internal = listen("--internal-listen", config.internal_listen)?;
-        let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
         let limits = ListenerLimits {
-            max_connections: config
-                .http
-                .max_connections
-                .unwrap_or(descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16) as usize),
+            max_connections: max_connections(config.http.max_connections),
             accept_rate: config.http.accept_rate,
         };
         let prefix = config.bus.prefix.clone();
@@ -97,7 +98,18 @@ impl Server {
             limits: config.http,
         };
         let drain_timeout = config.drain_timeout;
-        Ok(Self { public, internal, limits, app: Arc::new(app), pages, tail, writer, info, drain_timeout })
+        Ok(Self {
+            public,
+            internal,
+            certificates,
+            limits,
+            app: Arc::new(app),
+            pages,
+            tail,
+            writer,
+            info,
+            drain_timeout,
+        })
     }
 
     pub fn info(&self) -> &Info {
@@ -112,6 +124,11 @@ impl Server {
         self.internal.local_addr().expect("it is bound")
     }
 
+    /// What the public listener speaks TLS with.
+    pub fn certificates(&self) -> Option<Arc<Certificates>> {
+        self.certificates.clone()
+    }
+
     /// Where, which database and prefix, and what is open: a line each.
     pub fn describe(&self) -> [String; 3] {
         let (app, info) = (&self.app, &self.info);
@@ -120,6 +137,7 @@ impl Server {
         } else {
             format!("; a plain INSERT goes to {}, which this server doesn't serve", info.default_prefix)
         };
+        let (ws, http) = if self.certificates.is_some() { ("wss", "https") } else { ("ws", "http") };
         let mut open = app.context.channels.describe();
         if open.is_empty() {
             open.push("no stream (no [[channel]], --public-channel or --public-streams)".into());
@@ -128,14 +146,14 @@ impl Server {
             open.push(format!("publishing at {} without a key", self.internal_address()));
         }
         if app.public_publish {
-            open.push("publishing with a key".into());
+            open.push(format!("publishing at {http}://{} with a key", self.public_address()));
         }
         if app.origins.is_any() {
             open.push("pages of every origin".into());
         }
         [
             format!(
-                "listening on ws://{}{}, for workers and operators on http://{}, {} connections at most",
+                "listening on {ws}://{}{}, for workers and operators on http://{}, {} connections at most",
                 self.public_address(),
                 app.path,
                 self.internal_address(),
@@ -150,7 +168,8 @@ impl Server {
     /// are asked to reconnect, publishes in hand are committed and answered, and the
     /// listeners close last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Fault> {
-        let Self { public, internal, limits, app, pages, tail, writer, drain_timeout, .. } = self;
+        let Self { public, internal, certificates, limits, app, pages, tail, writer, drain_timeout, .. } =
+            self;
         if app.prefix.is_none() && !self.info.foreign_prefixes.is_empty() {
             tracing::warn!(
                 prefixes = self.info.foreign_prefixes.join(", "),
@@ -168,15 +187,19 @@ impl Server {
             background.spawn(async move { hub.writers.write().await });
         }
         background.spawn(upkeep(app.prometheus.clone()));
+        if let Some(certificates) = &certificates {
+            background.spawn(certificates.clone().follow());
+        }
         let (closing, requests) = (CancellationToken::new(), TaskTracker::new());
-        for (listener, is_public) in [(public, true), (internal, false)] {
+        for (listener, certificates, is_public) in [(public, certificates, true), (internal, None, false)] {
             let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
             let routes = if is_public {
                 http::public(&app, pages.clone(), is_loopback)
             } else {
                 http::internal(&app, is_loopback)
             };
-            requests.spawn(http::serve(listener, routes, limits, requests.clone(), closing.clone()));
+            let tasks = requests.clone();
+            requests.spawn(http::serve(listener, certificates, routes, limits, tasks, closing.clone()));
         }
 
         // None of these ends by itself; a server without one of them would look well and be deaf.
@@ -225,6 +248,19 @@ async fn upkeep(prometheus: PrometheusHandle) {
         ticks.tick().await;
         prometheus.run_upkeep();
     }
+}
+
+/// As many as asked for, or as there are file descriptors for, of which it takes all that it may.
+fn max_connections(asked: Option<usize>) -> usize {
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let room = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(16) as usize;
+    if let Some(asked) = asked.filter(|asked| *asked > room) {
+        tracing::warn!(
+            descriptors,
+            "--max-connections {asked} is more than the limit of file descriptors allows: it is {room}"
+        );
+    }
+    asked.map_or(room, |asked| asked.min(room))
 }
 
 fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -3,6 +3,7 @@ use clap::Command;
 use super::{Failure, Outcome, finish};
 use crate::bus::Database;
 use crate::config::{Config, Group, Values, args};
+use crate::tls::Files;
 
 pub fn command() -> Command {
     Command::new("check")
@@ -14,6 +15,8 @@ pub async fn run(mut values: Values) -> Outcome {
     let config = Config::resolve(&mut values);
     finish(values)?;
     println!("settings: good");
+    // At once: the database may not even answer.
+    let tls_is_good = config.tls.as_ref().is_none_or(check_tls);
 
     let database = Database::new(&config.bus);
     let schema = database.inspect().await?;
@@ -51,5 +54,15 @@ pub async fn run(mut values: Values) -> Outcome {
     for fault in &faults {
         println!("wrong: {fault}");
     }
-    if faults.is_empty() { Ok(()) } else { Err(Failure::Code(1)) }
+    if faults.is_empty() && tls_is_good { Ok(()) } else { Err(Failure::Code(1)) }
+}
+
+fn check_tls(files: &Files) -> bool {
+    let pair = files.load();
+    match &pair {
+        Ok(pair) if pair.is_expired() => println!("wrong: TLS with {pair}"),
+        Ok(pair) => println!("TLS with {pair}"),
+        Err(error) => println!("wrong: {error}"),
+    }
+    pair.is_ok_and(|pair| !pair.is_expired())
 }

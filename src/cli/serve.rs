@@ -1,12 +1,17 @@
+use std::future::pending;
+use std::io::IsTerminal;
+use std::sync::Arc;
+
 use axum::Router;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Outcome, finish};
 use crate::bus::{Database, DefaultPrefix, Migration, Wake};
 use crate::config::{Config, Group, Values, args};
 use crate::server::Server;
 use crate::telemetry::{LogFormat, install_metrics};
+use crate::tls::Certificates;
 
 pub fn command() -> Command {
     Command::new("serve")
@@ -35,9 +40,18 @@ pub async fn run(matches: &ArgMatches, mut values: Values, log: LogFormat) -> Ou
         let migration = Migration { default_prefix, notify, ..Migration::default() };
         Database::new(&config.bus).migrate(&migration).await?;
     }
+    // It may come while the database is waited for.
+    let hangups = signal(SignalKind::hangup())?;
     let server = Server::bind(config, Router::new(), install_metrics()?).await?;
     // Who reads that it listens may end it at once.
     let stop = stop_signal()?;
+    let terminal_gone = reload_on_hangup(server.certificates(), hangups);
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = terminal_gone => {}
+        }
+    };
     for line in server.describe() {
         match log {
             LogFormat::Text => println!("{line}"),
@@ -45,6 +59,27 @@ pub async fn run(matches: &ArgMatches, mut values: Values, log: LogFormat) -> Ou
         }
     }
     Ok(server.run(stop).await?)
+}
+
+/// What SIGHUP asks of a server. It resolves where it says that the terminal was closed that the
+/// server was started at: nobody is there who could end it.
+fn reload_on_hangup(
+    certificates: Option<Arc<Certificates>>,
+    mut hangups: Signal,
+) -> impl Future<Output = ()> {
+    let at_terminal = std::io::stderr().is_terminal();
+    async move {
+        while hangups.recv().await.is_some() {
+            if at_terminal && !std::io::stderr().is_terminal() {
+                return;
+            }
+            match &certificates {
+                Some(certificates) => certificates.reload(),
+                None => tracing::info!("SIGHUP is ignored: without --tls-cert there is nothing to reload"),
+            }
+        }
+        pending().await
+    }
 }
 
 /// SIGTERM or SIGINT; the second one doesn't wait for anybody.

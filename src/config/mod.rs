@@ -9,6 +9,7 @@ mod settings;
 mod values;
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -23,12 +24,15 @@ use crate::connection;
 use crate::http::{self, Hosts, Origins};
 use crate::stream::Prefix;
 use crate::telemetry::LogFormat;
+use crate::tls;
 
 /// What a server runs with.
 #[derive(Debug)]
 pub struct Config {
     pub listen: SocketAddr,
     pub internal_listen: SocketAddr,
+    /// What the public listener speaks TLS with.
+    pub tls: Option<tls::Files>,
     pub bus: BusConfig,
     pub path: String,
     pub allowed_origins: Origins,
@@ -120,6 +124,7 @@ impl Config {
         Self {
             listen: values.parse("listen", address),
             internal_listen,
+            tls: tls_files(values),
             path: values.parse("path", |text| {
                 let good = text.starts_with('/')
                     && text.len() > 1
@@ -171,6 +176,22 @@ pub fn publish_key(values: &mut Values) -> Option<SecretString> {
         tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     });
     own.or(derived).map(SecretString::from)
+}
+
+fn tls_files(values: &mut Values) -> Option<tls::Files> {
+    let mut file = |key| values.optional(key, |text| Ok(PathBuf::from(text)));
+    match (file("tls-cert"), file("tls-key")) {
+        (Some(certificate), Some(key)) => Some(tls::Files { certificate, key }),
+        (None, None) => None,
+        (given, _) => {
+            let (given, missing) =
+                if given.is_some() { ("--tls-cert", "--tls-key") } else { ("--tls-key", "--tls-cert") };
+            values.complain(format!(
+                "{given} is nothing without {missing}: TLS takes a certificate and its key"
+            ));
+            None
+        }
+    }
 }
 
 fn channels(values: &mut Values, prefix: Prefix) -> Channels {

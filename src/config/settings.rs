@@ -80,6 +80,22 @@ pub static SETTINGS: &[Setting] = &[
         help: "Listener for workers and operators: publish, metrics. On an address that isn't loopback it needs --publish-key",
     },
     Setting {
+        key: "tls-cert",
+        env: &["TABLECAST_TLS_CERT"],
+        default: None,
+        kind: Kind::Value("FILE"),
+        group: Group::Listeners,
+        help: "Certificate of the public listener, PEM, those that vouch for it behind it: that listener speaks TLS (wss:, https:) alone then. Read again when it changes, and on SIGHUP [default: none]",
+    },
+    Setting {
+        key: "tls-key",
+        env: &["TABLECAST_TLS_KEY"],
+        default: None,
+        kind: Kind::Value("FILE"),
+        group: Group::Listeners,
+        help: "Private key of the certificate, PEM, not encrypted [default: none]",
+    },
+    Setting {
         key: "path",
         env: &["TABLECAST_PATH"],
         default: Some("/cable"),

@@ -10,7 +10,9 @@ use axum::http::header::{
 };
 use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tablecast_protocol::Offer;
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
@@ -18,8 +20,9 @@ use tungstenite::handshake::derive_accept_key;
 use super::listener::Socket;
 use super::problem::Problem;
 use super::{App, not_found};
-use crate::connection;
+use crate::connection::{self, Context};
 use crate::telemetry::metrics;
+use crate::tls::TlsSocket;
 
 pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Response {
     let headers = request.headers();
@@ -55,10 +58,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
         // It counts against the listener's limit until it ends.
         let _socket = socket;
         match upgrade.await {
-            Ok(upgraded) => {
-                let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("our listener serves plain TCP");
-                connection::serve(parts.io.into_inner(), parts.read_buf, offer, context).await;
-            }
+            Ok(upgraded) => serve(upgraded, offer, context).await,
             Err(error) => tracing::debug!(%error, "a client left during its handshake"),
         }
     });
@@ -74,6 +74,17 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.as_str()));
     }
     response
+}
+
+/// The connection needs the socket itself, not what hyper has wrapped it into.
+async fn serve(upgraded: Upgraded, offer: Offer, context: Arc<Context>) {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(plain) => connection::serve(plain.io.into_inner(), plain.read_buf, offer, context).await,
+        Err(upgraded) => {
+            let tls = upgraded.downcast::<TokioIo<TlsSocket>>().expect("a listener serves TCP or TLS");
+            connection::serve(Mutex::new(tls.io.into_inner()), tls.read_buf, offer, context).await;
+        }
+    }
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {

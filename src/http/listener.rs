@@ -11,14 +11,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::telemetry::metrics;
+use crate::tls::{self, Certificates, HandshakeError, TlsSocket};
 
 /// A place among a listener's open sockets, held by whoever serves one.
 pub type Socket = Arc<OwnedSemaphorePermit>;
@@ -30,7 +32,7 @@ pub struct ListenerLimits {
     pub accept_rate: u32,
 }
 
-/// Who doesn't send a request's head in this time has none to send.
+/// Who doesn't shake hands in this time, or send a request's head, isn't going to.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 100;
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -40,9 +42,10 @@ const DEAD_PEER: Duration = Duration::from_secs(60);
 const ACCEPT_BURST: Duration = Duration::from_millis(100);
 
 /// Serves a listener until `closing`; requests in hand are finished, and their tasks are
-/// in `tasks`.
+/// in `tasks`. With certificates it speaks TLS.
 pub async fn serve(
     listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
     routes: Router,
     limits: ListenerLimits,
     tasks: TaskTracker,
@@ -76,16 +79,46 @@ pub async fn serve(
                     "as many connections as --max-connections allows: more are refused"
                 );
             });
-            refuse(&stream);
+            // A client that expects TLS would take the answer for a broken one.
+            if certificates.is_none() {
+                refuse(&stream);
+            }
             continue;
         };
         set_options(&stream);
-        tasks.spawn(converse(stream, routes.clone(), Arc::new(place), closing.clone()));
+        let (routes, socket, closing) = (routes.clone(), Arc::new(place), closing.clone());
+        match &certificates {
+            None => tasks.spawn(converse(stream, routes, socket, closing)),
+            Some(certificates) => {
+                let handshake = tls::accept(stream, certificates.acceptor());
+                tasks.spawn(converse_over_tls(handshake, routes, socket, closing))
+            }
+        };
+    }
+}
+
+async fn converse_over_tls(
+    handshake: impl Future<Output = Result<TlsSocket, HandshakeError>>,
+    routes: Router,
+    socket: Socket,
+    closing: CancellationToken,
+) {
+    let handshake = timeout(HEAD_TIMEOUT, handshake);
+    let Some(shaken) = closing.run_until_cancelled(handshake).await else { return };
+    match shaken.unwrap_or(Err(HandshakeError::TooLong)) {
+        Ok(stream) => converse(stream, routes, socket, closing).await,
+        Err(error) => {
+            metrics().handshake_failed(error.reason());
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
     }
 }
 
 /// HTTP on one socket. An upgrade takes the socket along.
-async fn converse(stream: TcpStream, routes: Router, socket: Socket, closing: CancellationToken) {
+async fn converse<Io>(stream: Io, routes: Router, socket: Socket, closing: CancellationToken)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(socket.clone());

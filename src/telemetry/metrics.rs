@@ -55,6 +55,11 @@ impl Metrics {
         counter!(CLOSED, "reason" => reason).increment(1);
     }
 
+    /// Counts a TLS handshake that failed, by the word for why.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        counter!(HANDSHAKES_FAILED, "reason" => reason).increment(1);
+    }
+
     /// How far the tail is.
     pub fn followed(&self, gaps: &Gaps) {
         let counts = gaps.counts();
@@ -83,6 +88,7 @@ impl Metrics {
         describe_counter!(SUBSCRIBES, "Subscribe commands, by answer");
         describe_counter!(REFUSALS, "Requests and connections that were refused, by reason");
         describe_counter!(CLOSED, "WebSocket connections that ended, by reason");
+        describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed, by reason");
         Self {
             connections: gauge!(CONNECTIONS),
             subscriptions: gauge!(SUBSCRIPTIONS),
@@ -136,3 +142,4 @@ const COMMANDS: &str = "tablecast_commands_total";
 const SUBSCRIBES: &str = "tablecast_subscribes_total";
 const REFUSALS: &str = "tablecast_refusals_total";
 const CLOSED: &str = "tablecast_connections_closed_total";
+const HANDSHAKES_FAILED: &str = "tablecast_tls_handshakes_failed_total";

@@ -20,6 +20,8 @@ pub fn install_logs(format: LogFormat, filter: &str) -> Result<(), tracing_subsc
     let logs = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(filter)?)
         .with_writer(std::io::stderr)
+        // It would be told by a panic: where a terminal is gone, the rest of the server isn't.
+        .log_internal_errors(false)
         .with_target(false);
     match format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -1,6 +1,8 @@
 //! Every limit has a default, a setting, and a word for whoever meets it.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::support::{Frame, Socket, begin, get, pubsub, server, until};
 
@@ -172,6 +174,14 @@ fn connections_over_the_limit_get_503_and_the_others_stay() {
     let refused = Socket::try_open(server.public, "/cable", &[]);
     assert!(refused.head.starts_with("HTTP/1.1 503 Service Unavailable"), "{}", refused.head);
     until("it is logged", || server.log().contains("--max-connections"));
+    // Every one of many is told, and the log isn't filled.
+    for _ in 0..100 {
+        let refused = Socket::try_open(server.public, "/cable", &[]);
+        assert!(refused.head.starts_with("HTTP/1.1 503 "), "{}", refused.head);
+    }
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_connections"}"#), 101.0);
+    assert_eq!(server.log().matches("--max-connections").count(), 1, "{}", server.log());
+    clients[2].subscribe(&pubsub("s"));
 
     clients.pop();
     until("there is a place again", || {
@@ -179,6 +189,57 @@ fn connections_over_the_limit_get_503_and_the_others_stay() {
     });
     clients[0].subscribe(&pubsub("s"));
     assert_eq!(get(server.internal, "/health").status, 200);
+}
+
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_and_the_start_says_what_that_allows() {
+    let server = server().after("ulimit -S -n 200; ulimit -H -n 1000").start();
+    assert_eq!(server.descriptor_limits(), (1000, 1000));
+    assert!(server.said[0].ends_with(", 872 connections at most"), "{}", server.said[0]);
+}
+
+#[test]
+fn more_connections_than_descriptors_are_not_promised() {
+    let server = server().open().after("ulimit -n 200").arg("--max-connections=5000").start();
+    assert!(server.said[0].ends_with(", 72 connections at most"), "{}", server.said[0]);
+    let warning = "--max-connections 5000 is more than the limit of file descriptors allows: it is 72";
+    until("it is logged", || server.log().contains(warning));
+
+    let mut clients: Vec<Socket> = (0..72).map(|_| server.connect()).collect();
+    clients[0].subscribe(&pubsub("s"));
+    let refused = Socket::try_open(server.public, "/cable", &[]);
+    assert!(refused.head.starts_with("HTTP/1.1 503 "), "{}", refused.head);
+    // There is room for workers and operators, and for the database.
+    assert_eq!(server.publish(r#"{"stream":"s","data":1}"#).status, 201);
+    assert_eq!(clients[0].message(&pubsub("s")), "1");
+    assert_eq!(get(server.internal, "/ready").status, 200);
+}
+
+/// As where others than this server's clients use them up.
+#[test]
+fn without_descriptors_it_serves_whom_it_has_and_rests_before_it_accepts() {
+    let server = server().open().start();
+    let mut client = server.connect();
+    client.subscribe(&pubsub("s"));
+
+    server.limit_descriptors(10);
+    let waiting: Vec<TcpStream> = (0..5).map(|_| TcpStream::connect(server.public).unwrap()).collect();
+    until("it is logged", || server.log().contains("sockets can't be accepted"));
+    let before = server.processor_time();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = server.processor_time() - before;
+    assert!(used < Duration::from_millis(500), "{used:?}");
+    server.insert("s", "1");
+    assert_eq!(client.message(&pubsub("s")), "1");
+    assert_eq!(server.log().matches("sockets can't be accepted").count(), 1, "{}", server.log());
+
+    server.limit_descriptors(1000);
+    for mut stream in waiting {
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
 }
 
 #[test]

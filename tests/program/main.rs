@@ -15,6 +15,7 @@ mod publishing;
 mod schema;
 mod shutdown;
 mod tail;
+mod tls;
 mod trim;
 mod wire;
 mod writers;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Frame, Socket, begin, get, pubsub, request, server, sqlite3, until};
+use crate::support::{Frame, Socket, begin, get, pubsub, python, request, server, sqlite3, until};
 
 #[test]
 fn with_nobody_connected_it_ends_at_once() {
@@ -57,6 +57,30 @@ fn a_second_signal_does_not_wait() {
     assert!(client.text().contains("server_restart"));
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));
+}
+
+/// Starts a server at a terminal, closes that, and prints the server's exit code.
+const CLOSED_TERMINAL: &str = r#"
+import os, pty, signal, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv("BINARY", ["tablecast", "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--database-url=sqlite:" + sys.argv[1]])
+said = b""
+while said.count(b"\n") < 3:
+    said += os.read(terminal, 4096)
+os.close(terminal)
+# It would be nobody's child.
+signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
+signal.alarm(20)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn it_ends_in_order_when_its_terminal_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = CLOSED_TERMINAL.replace("BINARY", env!("CARGO_BIN_EXE_tablecast"));
+    let output = python(&folder.path().join("tablecast.db"), &program);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{output:?}");
 }
 
 #[test]

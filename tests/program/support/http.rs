@@ -44,6 +44,20 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    request_over(stream, address, method, path, headers, body)
+}
+
+/// The same on a connection that is there already.
+pub fn request_over(
+    mut stream: impl Read + Write,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     let given = |name: &str| headers.iter().any(|(found, _)| found.eq_ignore_ascii_case(name));
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !given("host") {
@@ -55,8 +69,6 @@ pub fn request(
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
     // A server that refuses a body may close before all of it is written.
     let _ = stream.write_all(body);

@@ -9,6 +9,7 @@ mod process;
 mod proxy;
 mod server;
 mod socket;
+mod tls;
 mod transaction;
 
 use std::path::Path;
@@ -16,11 +17,12 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use database::{Database, DatabaseServer, PASSWORD};
-pub use http::{Answer, get, request};
+pub use http::{Answer, get, request, request_over};
 pub use pgbouncer::PgBouncer;
 pub use proxy::Proxy;
 pub use server::{Builder, Server, server, tablecast};
 pub use socket::{Frame, Socket};
+pub use tls::{Authority, Pair, Wire};
 pub use transaction::Transaction;
 
 /// Far more than anything here should take, so that only what hangs fails by it.

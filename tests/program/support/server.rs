@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Answer, PATIENCE, Socket, get, request};
+use super::{Answer, Authority, PATIENCE, Pair, Socket, Wire, get, request};
 
 /// The binary, with nothing of this process's environment that it would take for settings.
 pub fn tablecast() -> Command {
@@ -24,14 +24,15 @@ pub fn tablecast() -> Command {
 
 /// A server to be started, on a fresh file in a folder of its own and free ports.
 pub fn server() -> Builder {
-    Builder { folder: Arc::new(TempDir::new().unwrap()), arguments: Vec::new(), ports: [0, 0], ignored: "" }
+    Builder { folder: Arc::new(TempDir::new().unwrap()), arguments: Vec::new(), ports: [0, 0], before: "" }
 }
 
 pub struct Builder {
     folder: Arc<TempDir>,
     arguments: Vec<String>,
     ports: [u16; 2],
-    ignored: &'static str,
+    /// What a shell does before it becomes the server.
+    before: &'static str,
 }
 
 impl Builder {
@@ -49,10 +50,16 @@ impl Builder {
         self.arg("--channel-prefix").arg(prefix)
     }
 
-    /// Started with a signal ignored, as a parent process can leave it.
-    pub fn ignoring(mut self, signal: &'static str) -> Self {
-        self.ignored = signal;
+    /// Started as a shell's commands leave it: with a signal ignored, or limits.
+    pub fn after(mut self, commands: &'static str) -> Self {
+        self.before = commands;
         self
+    }
+
+    /// It speaks TLS, with files in its folder.
+    pub fn with_tls(self, pair: &Pair) -> Self {
+        pair.write(self.folder.path());
+        self.arg("--tls-cert=cert.pem").arg("--tls-key=key.pem")
     }
 
     /// All streams can be subscribed to by name.
@@ -80,8 +87,8 @@ impl Builder {
     /// Starts it, or gives what it says instead.
     pub fn try_start(self) -> Result<Server, String> {
         let mut command = tablecast();
-        if !self.ignored.is_empty() {
-            let script = format!("trap '' {}; exec \"$@\"", self.ignored);
+        if !self.before.is_empty() {
+            let script = format!("{}; exec \"$@\"", self.before);
             let binary = command.get_program().to_owned();
             command = Command::new("sh");
             command.args(["-c", &script, "sh"]).arg(binary);
@@ -108,13 +115,11 @@ impl Builder {
             }
             said.push(line.trim_end().to_owned());
         }
-        let address = |after: &str| -> SocketAddr {
-            let (_, rest) = said[0].split_once(after).unwrap();
-            rest.split(['/', ',']).next().unwrap().parse().unwrap()
-        };
+        let addresses = said[0].split("://").skip(1);
+        let mut addresses = addresses.map(|rest| rest.split(['/', ',']).next().unwrap().parse().unwrap());
         Ok(Server {
-            public: address("ws://"),
-            internal: address("http://"),
+            public: addresses.next().unwrap(),
+            internal: addresses.next().unwrap(),
             said,
             log: collect(child.stderr.take().unwrap()),
             child,
@@ -147,7 +152,7 @@ impl Server {
 
     /// Another server on the same file, with settings of its own.
     pub fn beside(&self) -> Builder {
-        Builder { folder: self.folder.clone(), arguments: Vec::new(), ports: [0, 0], ignored: "" }
+        Builder { folder: self.folder.clone(), arguments: Vec::new(), ports: [0, 0], before: "" }
     }
 
     /// The same server, started again at the same ports and on the same file.
@@ -155,7 +160,7 @@ impl Server {
         self.kill();
         let ports = [self.public.port(), self.internal.port()];
         let arguments = self.arguments.clone();
-        let builder = Builder { folder: self.folder.clone(), arguments, ports, ignored: "" };
+        let builder = Builder { folder: self.folder.clone(), arguments, ports, before: "" };
         drop(self);
         builder.start()
     }
@@ -164,6 +169,15 @@ impl Server {
     pub fn connect(&self) -> Socket {
         let mut socket =
             Socket::open(self.public, "/cable", &[("Sec-WebSocket-Protocol", "actioncable-v1-json")]);
+        assert_eq!(socket.text(), r#"{"type":"welcome"}"#);
+        socket
+    }
+
+    /// The same over TLS, by a client that trusts the authority.
+    pub fn connect_over_tls(&self, authority: &Authority) -> Socket {
+        let wire = Wire::tls(self.public, authority.client());
+        let mut socket = Socket::try_open_over(wire, self.public, "/cable", &[]);
+        assert!(socket.head.starts_with("HTTP/1.1 101 "), "{}", socket.head);
         assert_eq!(socket.text(), r#"{"type":"welcome"}"#);
         socket
     }
@@ -198,7 +212,7 @@ impl Server {
 
     /// The most memory that it has held, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
@@ -213,8 +227,37 @@ impl Server {
 
     /// How large a file it may write, as `prlimit` takes it.
     pub fn limit_file_size(&self, bytes: &str) {
-        let arguments = [format!("--pid={}", self.child.id()), format!("--fsize={bytes}:")];
+        self.limit(&format!("--fsize={bytes}:"));
+    }
+
+    /// How many files it may have open, of those that it could be allowed.
+    pub fn limit_descriptors(&self, count: u64) {
+        self.limit(&format!("--nofile={count}:"));
+    }
+
+    fn limit(&self, what: &str) {
+        let arguments = [format!("--pid={}", self.child.id()), what.to_owned()];
         assert!(Command::new("prlimit").args(arguments).status().unwrap().success());
+    }
+
+    /// What it may have open, and what it could be allowed.
+    pub fn descriptor_limits(&self) -> (u64, u64) {
+        let limits = self.proc("limits");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(u64::MAX));
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
+    /// The processor time that it has used.
+    pub fn processor_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        Duration::from_secs(ticks.sum()) / rustix::param::clock_ticks_per_second() as u32
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
     }
 
     pub fn kill(&mut self) {

@@ -1,16 +1,15 @@
 use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, Wire};
 
 /// A WebSocket client by hand, so that every byte can be wrong.
 pub struct Socket {
-    stream: TcpStream,
     /// Reads in large pieces, as browsers do.
-    reader: BufReader<TcpStream>,
+    wire: BufReader<Wire>,
     /// The answer to the handshake.
     pub head: String,
 }
@@ -37,6 +36,11 @@ impl Socket {
     /// Sends a handshake; headers given here come instead of the usual ones, and a header
     /// without a value is left out.
     pub fn try_open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::try_open_over(Wire::plain(address), address, path, headers)
+    }
+
+    /// The same on a connection that is there already.
+    pub fn try_open_over(wire: Wire, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
         let usual = [
             ("Host", address.to_string()),
             ("Connection", "Upgrade".into()),
@@ -54,20 +58,22 @@ impl Socket {
         for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
             request += &format!("{name}: {value}\r\n");
         }
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.write_all(format!("{request}\r\n").as_bytes()).unwrap();
+        let mut wire = BufReader::with_capacity(1 << 16, wire);
+        wire.get_mut().write_all(format!("{request}\r\n").as_bytes()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            if stream.read(&mut byte).unwrap_or(0) == 0 {
+            if wire.read(&mut byte).unwrap_or(0) == 0 {
                 break;
             }
             head.push(byte[0]);
         }
-        let reader = BufReader::with_capacity(1 << 16, stream.try_clone().unwrap());
-        Self { stream, reader, head: String::from_utf8(head).unwrap() }
+        Self { wire, head: String::from_utf8(head).unwrap() }
+    }
+
+    /// What it came over.
+    pub fn wire(&mut self) -> &mut Wire {
+        self.wire.get_mut()
     }
 
     /// What follows the head of an answer that isn't 101.
@@ -78,7 +84,7 @@ impl Socket {
             .to_lowercase()
             .split_once("content-length: ")
             .map(|(_, rest)| rest.split("\r\n").next().unwrap().parse::<u64>().unwrap());
-        (&mut self.reader).take(length.unwrap_or(u64::MAX)).read_to_string(&mut body).unwrap();
+        (&mut self.wire).take(length.unwrap_or(u64::MAX)).read_to_string(&mut body).unwrap();
         body
     }
 
@@ -113,13 +119,13 @@ impl Socket {
 
     pub fn send_raw(&mut self, bytes: &[u8]) {
         // A server that has closed takes no more; what it said before is still to be read.
-        let _ = self.stream.write_all(bytes);
+        let _ = self.wire.get_mut().write_all(bytes);
     }
 
     /// The next frame, whichever.
     pub fn frame(&mut self) -> Frame {
         let mut header = [0; 2];
-        if self.reader.read_exact(&mut header).is_err() {
+        if self.wire.read_exact(&mut header).is_err() {
             return Frame::End;
         }
         assert_eq!(header[1] & 0x80, 0, "a server masks nothing");
@@ -130,7 +136,7 @@ impl Socket {
             length => u64::from(length),
         };
         let mut payload = vec![0; length as usize];
-        self.reader.read_exact(&mut payload).unwrap();
+        self.wire.read_exact(&mut payload).unwrap();
         match header[0] & 0xf {
             1 => Frame::Text(String::from_utf8(payload).unwrap()),
             8 if payload.len() < 2 => Frame::Close(1005, String::new()),
@@ -146,7 +152,7 @@ impl Socket {
 
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.reader.read_exact(&mut bytes).unwrap();
+        self.wire.read_exact(&mut bytes).unwrap();
         bytes
     }
 
