@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,8 @@ pub const LAST: &[u8] = br#""last":true}}"#;
 pub struct Frames {
     bytes: Vec<u8>,
     taken: usize,
+    /// A message that came in fragments.
+    joined: Vec<u8>,
 }
 
 impl Frames {
@@ -36,23 +39,25 @@ impl Frames {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next frame's payload. A server masks nothing, and ours sends no fragments.
+    /// The next message's payload. A server masks nothing, and ours sends no fragments, but
+    /// others do.
     pub fn next(&mut self) -> Option<&[u8]> {
-        let frame = &self.bytes[self.taken..];
-        let (head, length) = match *frame {
-            [_, 126, a, b, ..] => (4, u16::from_be_bytes([a, b]).into()),
-            [_, 127, a, b, c, d, e, f, g, h, ..] => {
-                (10, u64::from_be_bytes([a, b, c, d, e, f, g, h]).try_into().expect("it fits into memory"))
-            }
-            [_, length, ..] if length < 126 => (2, usize::from(length)),
-            _ => return None,
-        };
-        let payload = self.taken + head..self.taken + head + length;
-        if payload.end > self.bytes.len() {
-            return None;
+        let (mut is_last, first) = frame(&self.bytes, self.taken)?;
+        if is_last {
+            self.taken = first.end;
+            return Some(&self.bytes[first]);
         }
-        self.taken = payload.end;
-        Some(&self.bytes[payload])
+        let mut end = first.end;
+        self.joined.clear();
+        self.joined.extend_from_slice(&self.bytes[first]);
+        while !is_last {
+            let fragment;
+            (is_last, fragment) = frame(&self.bytes, end)?;
+            end = fragment.end;
+            self.joined.extend_from_slice(&self.bytes[fragment]);
+        }
+        self.taken = end;
+        Some(&self.joined)
     }
 
     /// The next message's frame, past heartbeats.
@@ -64,6 +69,22 @@ impl Frames {
         }
         None
     }
+}
+
+/// The payload of the frame at this place, if all of it is there, and whether its message ends
+/// with it.
+fn frame(bytes: &[u8], start: usize) -> Option<(bool, Range<usize>)> {
+    let frame = &bytes[start..];
+    let (head, length) = match *frame {
+        [_, 126, a, b, ..] => (4, u16::from_be_bytes([a, b]).into()),
+        [_, 127, a, b, c, d, e, f, g, h, ..] => {
+            (10, u64::from_be_bytes([a, b, c, d, e, f, g, h]).try_into().expect("it fits into memory"))
+        }
+        [_, length, ..] if length < 126 => (2, usize::from(length)),
+        _ => return None,
+    };
+    let payload = start + head..start + head + length;
+    (payload.end <= bytes.len()).then_some((frame[0] & 0x80 != 0, payload))
 }
 
 pub fn is_message(frame: &[u8]) -> bool {
@@ -82,12 +103,7 @@ impl Subscriber {
         let mut socket = TcpStream::connect(server).expect("the server listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("it isn't zero");
         socket.set_nodelay(true).expect("it is TCP");
-        let handshake = format!(
-            "GET /cable HTTP/1.1\r\nHost: {server}\r\nOrigin: http://{server}\r\n\
-             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: actioncable-v1-json\r\n\r\n"
-        );
+        let handshake = handshake(server, "/cable", PROTOCOL);
         socket.write_all(handshake.as_bytes()).expect("the server reads");
         let mut received = Vec::new();
         let head = loop {
@@ -106,7 +122,7 @@ impl Subscriber {
     fn subscribe(&mut self) {
         let command = serde_json::json!({
             "command": "subscribe",
-            "identifier": format!(r#"{{"channel":"$pubsub","stream_name":"{STREAM}"}}"#),
+            "identifier": identifier(STREAM),
         });
         self.socket.write_all(&masked(&command.to_string())).expect("the server reads");
         let (_, confirm) = self.message().expect("it is confirmed");
@@ -138,6 +154,21 @@ impl Subscriber {
             count += 1;
         }
     }
+}
+
+/// As a header.
+pub const PROTOCOL: &str = "Sec-WebSocket-Protocol: actioncable-v1-json\r\n";
+
+pub fn handshake(server: SocketAddr, path: &str, protocol: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nOrigin: http://{server}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
+    )
+}
+
+pub fn identifier(stream: &str) -> String {
+    format!(r#"{{"channel":"$pubsub","stream_name":"{stream}"}}"#)
 }
 
 fn read_some(socket: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<()> {

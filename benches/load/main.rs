@@ -9,10 +9,10 @@
 //! Figures go to `benches/results/`, and from there into `docs/performance.md` and its charts.
 
 mod client;
-#[allow(dead_code, reason = "it is shared, and this bench needs less of it than the others")]
 #[path = "../harness/mod.rs"]
 mod harness;
 mod machine;
+mod page;
 mod parts;
 mod publish;
 mod results;
@@ -27,21 +27,22 @@ use harness::report::Report;
 /// The role of the clients' process.
 const CLIENTS: &str = "clients";
 
+/// Instead of a part: makes the page from the results that are there.
+const PAGE: &str = "page";
+
 /// How much is measured.
 struct Scale {
     rounds: usize,
     subscribers: usize,
     paced_messages: usize,
-    /// One by one; in arrays it is eight times as many.
-    flood_messages: usize,
+    /// Of what is published without a pace.
+    flood_time: Duration,
     idle_rounds: usize,
     idle_connections: usize,
     idle_time: Duration,
     burst_messages: usize,
     streams_rounds: usize,
     streams: usize,
-    /// To each, one by one; in arrays it is four times as many.
-    streams_messages: usize,
     storm_rounds: usize,
     storm_connections: usize,
     /// Longer than the storm takes.
@@ -50,43 +51,39 @@ struct Scale {
     slow_messages: usize,
     payload_rounds: usize,
     payload_subscribers: usize,
-    payload_divisor: usize,
 }
 
 const FULL: Scale = Scale {
     rounds: 5,
     subscribers: 1000,
     paced_messages: 400,
-    flood_messages: 512,
+    flood_time: Duration::from_secs(3),
     idle_rounds: 1,
     idle_connections: 9000,
     idle_time: Duration::from_secs(15),
     burst_messages: 1024,
     streams_rounds: 3,
     streams: 10_000,
-    streams_messages: 4,
-    storm_rounds: 3,
+    storm_rounds: 2,
     storm_connections: 9000,
-    storm_time: Duration::from_secs(12),
+    storm_time: Duration::from_secs(15),
     slow_subscribers: 200,
     slow_messages: 500,
-    payload_rounds: 3,
+    payload_rounds: 2,
     payload_subscribers: 500,
-    payload_divisor: 1,
 };
 
 const QUICK: Scale = Scale {
     rounds: 2,
     subscribers: 200,
     paced_messages: 100,
-    flood_messages: 128,
+    flood_time: Duration::from_millis(500),
     idle_rounds: 1,
     idle_connections: 500,
     idle_time: Duration::from_secs(3),
     burst_messages: 256,
     streams_rounds: 1,
     streams: 1000,
-    streams_messages: 2,
     storm_rounds: 1,
     storm_connections: 500,
     storm_time: Duration::from_secs(4),
@@ -94,7 +91,6 @@ const QUICK: Scale = Scale {
     slow_messages: 100,
     payload_rounds: 1,
     payload_subscribers: 50,
-    payload_divisor: 8,
 };
 
 /// Whatever hangs ends with this, and the children with it.
@@ -130,6 +126,7 @@ fn measure(arguments: &[String]) {
         match argument.as_str() {
             "--bench" => is_bench = true,
             "--quick" => (scale, is_quick) = (&QUICK, true),
+            PAGE => return page::make(),
             name if PARTS.iter().any(|(part, _)| *part == name) => names.push(name),
             _ => usage(),
         }
@@ -152,6 +149,7 @@ fn measure(arguments: &[String]) {
             run(&mut report, scale);
             if !is_quick {
                 results::write(name, &report);
+                page::make();
             }
         }
     }

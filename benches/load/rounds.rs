@@ -32,7 +32,8 @@ pub fn compare<T>(
                 values.iter().zip(&turns[0]).map(|(value, first)| value / first[quantity].1).collect();
             let mut figure =
                 figure(contestant).with("quantity", *name).value("median", median(values.clone()));
-            if !std::ptr::eq(own, &turns[0]) {
+            let has_ratios = ratios.iter().all(|ratio| ratio.is_finite());
+            if has_ratios && !std::ptr::eq(own, &turns[0]) {
                 figure = figure.value("ratio", median(ratios.clone())).value("ratios", ratios.as_slice());
             }
             report.add(figure.value("values", values.as_slice()));

@@ -1,6 +1,6 @@
 //! One WebSocket of many.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -15,7 +15,9 @@ pub struct Connection {
     socket: TcpStream,
     stage: Stage,
     pub frames: Frames,
+    /// When it first knocked.
     pub began: i64,
+    pub is_subscribed: bool,
     pub messages: usize,
     /// When the server last said that it lives.
     pub heartbeat: i64,
@@ -37,7 +39,7 @@ pub struct Received {
 }
 
 impl Connection {
-    pub fn begin(wanted: &Connect, registry: &Registry, token: Token) -> Self {
+    pub fn begin(wanted: &Connect, registry: &Registry, number: usize) -> Self {
         let Connect { door, receive_buffer, .. } = wanted;
         let socket = Socket::new(Domain::for_address(door.address), Type::STREAM, Some(Protocol::TCP))
             .expect("there are file descriptors");
@@ -52,59 +54,58 @@ impl Connection {
         }
         let mut socket = TcpStream::from_std(socket.into());
         registry
-            .register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
+            .register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)
             .expect("it is a socket");
         Self {
             socket,
             stage: Stage::Connecting,
             frames: Frames::default(),
             began,
+            is_subscribed: false,
             messages: 0,
             heartbeat: began,
         }
     }
 
+    /// The time since the first time counts.
+    pub fn begin_again(&mut self, wanted: &Connect, registry: &Registry, number: usize) {
+        *self = Self { began: self.began, ..Self::begin(wanted, registry, number) };
+    }
+
     /// Begins to talk, once it is connected.
-    pub fn greet(&mut self, door: &Door) {
+    pub fn greet(&mut self, door: &Door) -> io::Result<()> {
         if matches!(self.stage, Stage::Connecting) {
-            if let Some(error) = self.socket.take_error().expect("it is a socket") {
-                panic!("{} can't be reached: {error}", door.address);
-            }
+            self.socket.take_error()?.map_or(Ok(()), Err)?;
+            self.socket.write_all(door.handshake().as_bytes())?;
             self.stage = Stage::Handshaking(Vec::new());
-            self.send(door.handshake().as_bytes());
         }
+        Ok(())
     }
 
     /// Reads what fits into the buffer, and goes on to subscribe when the handshake is through.
-    pub fn read(&mut self, buffer: &mut [u8], subscribe: impl FnOnce() -> String) -> Option<Received> {
-        let length = match self.socket.read(buffer) {
-            Ok(length) => length,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-            Err(error) => panic!("after {} messages: {error}", self.messages),
-        };
+    pub fn read(&mut self, buffer: &mut [u8], subscribe: impl FnOnce() -> String) -> io::Result<Received> {
+        let length = self.socket.read(buffer)?;
         let received = Received { at: now(), all: length < buffer.len() };
-        assert!(length > 0, "the server closed after {} messages", self.messages);
+        if length == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
         let bytes = &buffer[..length];
         let Stage::Handshaking(head) = &mut self.stage else {
             self.frames.push(bytes);
-            return Some(received);
+            return Ok(received);
         };
         head.extend_from_slice(bytes);
         if let Some(end) = head_end(head) {
             assert!(head.starts_with(b"HTTP/1.1 101"), "no upgrade: {}", head.escape_ascii());
             self.frames.push(&head[end..]);
             self.stage = Stage::Open;
-            self.say(&subscribe());
+            self.say(&subscribe())?;
         }
-        Some(received)
-    }
-
-    pub fn say(&mut self, text: &str) {
-        self.send(&masked(text));
+        Ok(received)
     }
 
     /// What a client says is little, and always fits into the socket's buffer.
-    fn send(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).expect("the server reads");
+    pub fn say(&mut self, text: &str) -> io::Result<()> {
+        self.socket.write_all(&masked(text))
     }
 }

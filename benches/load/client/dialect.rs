@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::harness::clients::{PROTOCOL, handshake, identifier};
+
 /// Where clients knock, and what they say there.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Door {
@@ -30,22 +32,12 @@ pub enum Heard {
     Other,
 }
 
-pub fn identifier(stream: &str) -> String {
-    format!(r#"{{"channel":"$pubsub","stream_name":"{stream}"}}"#)
-}
-
 impl Door {
     pub fn handshake(&self) -> String {
-        let address = self.address;
-        let (path, protocol) = match self.dialect {
-            Dialect::ActionCable { .. } => ("/cable", "Sec-WebSocket-Protocol: actioncable-v1-json\r\n"),
-            Dialect::Centrifugo => ("/connection/websocket", ""),
-        };
-        format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\n\
-             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
-        )
+        match self.dialect {
+            Dialect::ActionCable { .. } => handshake(self.address, "/cable", PROTOCOL),
+            Dialect::Centrifugo => handshake(self.address, "/connection/websocket", ""),
+        }
     }
 }
 
@@ -75,21 +67,33 @@ impl Dialect {
 
     pub fn hear(&self, frame: &[u8]) -> Heard {
         match self {
-            Self::ActionCable { .. } if frame.starts_with(br#"{"type":"ping""#) => Heard::Ping,
-            Self::ActionCable { .. } if frame.starts_with(br#"{"type":"welcome""#) => Heard::Other,
-            Self::ActionCable { .. } if frame.ends_with(br#""type":"confirm_subscription"}"#) => {
-                Heard::Confirm
-            }
-            Self::ActionCable { .. } if frame.starts_with(br#"{"identifier":"#) => Heard::Messages(1),
-            Self::ActionCable { .. } => panic!("no message: {}", frame.escape_ascii()),
-            Self::Centrifugo if frame == b"{}" => Heard::Ping,
-            Self::Centrifugo => hear_lines(frame),
+            Self::ActionCable { .. } => hear_action_cable(frame),
+            Self::Centrifugo => hear_centrifugo(frame),
         }
     }
 }
 
+fn hear_action_cable(frame: &[u8]) -> Heard {
+    let begins = |start: &str| frame.starts_with(start.as_bytes());
+    // Servers differ in where they put the type.
+    if begins(r#"{"type":"confirm_"#) || frame.ends_with(br#""type":"confirm_subscription"}"#) {
+        Heard::Confirm
+    } else if begins(r#"{"identifier":"#) {
+        Heard::Messages(1)
+    } else if begins(r#"{"type":"ping""#) {
+        Heard::Ping
+    } else if begins(r#"{"type":"welcome""#) {
+        Heard::Other
+    } else {
+        panic!("no message: {}", frame.escape_ascii())
+    }
+}
+
 /// Centrifugo puts several replies into one WebSocket message.
-fn hear_lines(frame: &[u8]) -> Heard {
+fn hear_centrifugo(frame: &[u8]) -> Heard {
+    if frame == b"{}" {
+        return Heard::Ping;
+    }
     let mut messages = 0;
     for line in frame.split(|byte| *byte == b'\n') {
         if line.starts_with(br#"{"push":{"channel""#) {

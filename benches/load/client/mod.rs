@@ -56,9 +56,11 @@ pub enum Streams {
 /// What it answers, a line of JSON each.
 #[derive(Serialize, Deserialize)]
 pub enum Reply {
-    /// For each connection how long it took from `connect` to the confirm, in nanoseconds.
+    /// For each connection how long it took from its first `connect` to the confirm, in
+    /// nanoseconds; and how often one was turned away and tried again.
     Connected {
         times: Vec<i64>,
+        refused: usize,
     },
     /// Each connection has got so many messages.
     Reached {
@@ -80,6 +82,7 @@ pub struct Clients {
     process: Process,
     orders: ChildStdin,
     replies: BufReader<ChildStdout>,
+    pub count: usize,
 }
 
 impl Clients {
@@ -87,7 +90,7 @@ impl Clients {
         let mut process = Process::spawn(Process::this(CLIENTS).stdin(Stdio::piped()));
         let orders = process.0.stdin.take().expect("it is piped");
         let replies = process.stdout();
-        Self { process, orders, replies }
+        Self { process, orders, replies, count: 0 }
     }
 
     /// So many that have subscribed to one stream, gently.
@@ -97,10 +100,12 @@ impl Clients {
         clients
     }
 
-    pub fn connect(&mut self, connect: Connect) -> Vec<i64> {
+    /// How long each took, and how often one was turned away.
+    pub fn connect(&mut self, connect: Connect) -> (Vec<i64>, usize) {
+        self.count = connect.count;
         self.order(&Order::Connect(connect));
-        let Reply::Connected { times } = self.reply() else { panic!("it connects") };
-        times
+        let Reply::Connected { times, refused } = self.reply() else { panic!("they connect") };
+        (times, refused)
     }
 
     /// When they have read for so long: how many pings came, and the longest wait for one.
@@ -110,7 +115,7 @@ impl Clients {
     }
 
     pub fn listened(&mut self) -> (usize, Duration) {
-        let Reply::Listened { pings, longest_gap } = self.reply() else { panic!("it listens") };
+        let Reply::Listened { pings, longest_gap } = self.reply() else { panic!("they listen") };
         (pings, longest_gap)
     }
 

@@ -1,9 +1,9 @@
 //! The clients' process itself.
 
-use std::io::stdin;
+use std::io::{self, ErrorKind, stdin};
 use std::time::Duration;
 
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll};
 
 use super::connection::Connection;
 use super::dialect::Heard;
@@ -55,11 +55,11 @@ impl Clients {
             let most = self.wanted.count.min(tally.confirms.len() + self.wanted.at_once);
             while self.connections.len() < most {
                 let (number, registry) = (self.connections.len(), self.poll.registry());
-                self.connections.push(Connection::begin(&self.wanted, registry, Token(number)));
+                self.connections.push(Connection::begin(&self.wanted, registry, number));
             }
             self.expect_some(&mut tally);
         }
-        Reply::Connected { times: tally.confirms }
+        Reply::Connected { times: tally.confirms, refused: tally.refused }
     }
 
     fn carry_out(&mut self, order: Order) -> Reply {
@@ -99,20 +99,37 @@ impl Clients {
     /// Waits until something comes, and takes it. Says whether something did.
     fn turn(&mut self, tally: &mut Tally, patience: Duration) -> bool {
         self.poll.poll(&mut self.events, Some(patience)).expect("it isn't interrupted");
-        let Self { wanted, connections, events, buffer, .. } = self;
+        let Self { wanted, connections, poll, events, buffer } = self;
         for event in &*events {
             let number = event.token().0;
-            take(&mut connections[number], number, wanted, buffer, tally);
+            let connection = &mut connections[number];
+            match take(connection, number, wanted, buffer, tally) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(()) => {}
+                // It comes back until it is let in, as a browser does.
+                Err(_) if !connection.is_subscribed => {
+                    tally.refused += 1;
+                    connection.begin_again(wanted, poll.registry(), number);
+                }
+                Err(error) => panic!("lost after {} messages: {error}", connection.messages),
+            }
         }
         !events.is_empty()
     }
 }
 
 /// Takes all that there is for a connection.
-fn take(connection: &mut Connection, number: usize, wanted: &Connect, buffer: &mut [u8], tally: &mut Tally) {
+fn take(
+    connection: &mut Connection,
+    number: usize,
+    wanted: &Connect,
+    buffer: &mut [u8],
+    tally: &mut Tally,
+) -> io::Result<()> {
     let dialect = &wanted.door.dialect;
-    connection.greet(&wanted.door);
-    while let Some(received) = connection.read(buffer, || dialect.subscribe(&wanted.streams.of(number))) {
+    connection.greet(&wanted.door)?;
+    loop {
+        let received = connection.read(buffer, || dialect.subscribe(&wanted.streams.of(number)))?;
         while let Some(frame) = connection.frames.next() {
             match dialect.hear(frame) {
                 Heard::Messages(count) => {
@@ -126,20 +143,23 @@ fn take(connection: &mut Connection, number: usize, wanted: &Connect, buffer: &m
                         }
                     }
                 }
-                Heard::Confirm => tally.confirms.push(received.at - connection.began),
+                Heard::Confirm => {
+                    connection.is_subscribed = true;
+                    tally.confirms.push(received.at - connection.began);
+                }
                 Heard::Ping => {
                     tally.pings += 1;
                     tally.gap(connection.heartbeat, received.at);
                     connection.heartbeat = received.at;
                     if let Some(pong) = dialect.pong() {
-                        connection.say(pong);
+                        connection.say(pong)?;
                     }
                 }
                 Heard::Other => {}
             }
         }
         if received.all {
-            break;
+            return Ok(());
         }
     }
 }

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 pub struct Tally {
     /// How long each connection took until its subscription was confirmed.
     pub confirms: Vec<i64>,
+    /// How often one was turned away before.
+    pub refused: usize,
     pub pings: usize,
     /// The longest that a connection waited for a ping.
     pub longest_gap: i64,

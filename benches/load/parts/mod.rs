@@ -14,7 +14,7 @@ use crate::client::Clients;
 use crate::harness::clients::STREAM;
 use crate::harness::report::Figure;
 use crate::machine;
-use crate::publish::{Batch, Message};
+use crate::publish::{Batch, Flood, Message, flood};
 use crate::rounds::Turn;
 use crate::servers::{Running, Server};
 
@@ -54,6 +54,23 @@ impl<'a> Meter<'a> {
             ("machine_us", microseconds(machine::cpu() - self.of_machine)),
         ]
     }
+}
+
+/// Publishes as fast as the clients read, for about so long. `load` is published once before, to
+/// see how much that is; and what grows with the first messages has grown then.
+fn flooded(server: &Running, batches: &[Batch], load: Flood, time: Duration, clients: &mut Clients) -> Turn {
+    let once = flood(&server.inlet, batches, load, clients);
+    let times = (time.as_secs_f64() / once.as_secs_f64()).ceil() as usize;
+    let load = Flood { messages: load.messages * times, ..load };
+
+    let meter = Meter::start(server);
+    let elapsed = flood(&server.inlet, batches, load, clients);
+    let deliveries = load.messages * clients.count;
+    let mut turn = meter.per_delivery(deliveries);
+
+    expect_no_more(clients);
+    turn.push(("deliveries_per_s", deliveries as f64 / elapsed.as_secs_f64()));
+    turn
 }
 
 /// Ends a turn: nothing may come that wasn't published.

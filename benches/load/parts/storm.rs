@@ -1,7 +1,7 @@
 //! All clients come back at once, each with a subscription, while others are there already.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::figure;
 use crate::Scale;
@@ -25,9 +25,11 @@ fn turn(server: &Server, scale: &Scale) -> Turn {
     // A process of its own, so that what is late is so for the server's sake.
     let mut storm = Clients::start();
     established.order(&Order::Listen { time: scale.storm_time });
+    let start = Instant::now();
     thread::sleep(BEFORE);
     let at_once = scale.storm_connections;
-    let times = storm.connect(Connect { at_once, ..Connect::gently(&server.door, at_once) });
+    let (times, refused) = storm.connect(Connect { at_once, ..Connect::gently(&server.door, at_once) });
+    assert!(start.elapsed() < scale.storm_time, "the established were not listened to until the end");
     let (_, longest_gap) = established.listened();
     let times = Times::new(times);
     let milliseconds = |share| times.at(share) / 1000.0;
@@ -35,6 +37,7 @@ fn turn(server: &Server, scale: &Scale) -> Turn {
         ("confirm_p50_ms", milliseconds(0.5)),
         ("confirm_p99_ms", milliseconds(0.99)),
         ("confirm_max_ms", milliseconds(1.0)),
+        ("refused", refused as f64),
         ("longest_ping_gap_ms", longest_gap.as_secs_f64() * 1000.0),
     ]
 }

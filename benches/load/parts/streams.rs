@@ -1,11 +1,11 @@
 //! Many streams with one subscriber each: a progress bar for each job.
 
-use super::{DATA_BYTES, Meter, expect_no_more, figure};
+use super::{DATA_BYTES, figure, flooded};
 use crate::Scale;
 use crate::client::{Clients, Connect, Streams};
 use crate::harness::clients::data;
 use crate::harness::report::Report;
-use crate::publish::{Batch, Flood, Message, flood};
+use crate::publish::{Batch, Flood, Message};
 use crate::rounds::{Turn, compare};
 use crate::servers::{self, Running, Server};
 
@@ -30,19 +30,9 @@ fn turn(server: &Server, array: usize, scale: &Scale) -> Turn {
     let mut clients = Clients::start();
     clients.connect(Connect { streams: Streams::Each, ..Connect::gently(&server.door, scale.streams) });
     let batches = batches(&server, scale.streams, array);
-    let messages = if array == 1 { scale.streams_messages } else { scale.streams_messages * 4 };
     let connections = if array == 1 { 16 } else { 4 };
-    let load = Flood { messages, window: 1, streams: scale.streams, connections };
-    flood(&server.inlet, &batches, Flood { messages: 1, ..load }, &mut clients);
-
-    let meter = Meter::start(&server);
-    let elapsed = flood(&server.inlet, &batches, load, &mut clients);
-    let deliveries = messages * scale.streams;
-    let mut turn = meter.per_delivery(deliveries);
-
-    expect_no_more(&mut clients);
-    turn.push(("deliveries_per_s", deliveries as f64 / elapsed.as_secs_f64()));
-    turn
+    let load = Flood { messages: 1, window: 1, streams: scale.streams, connections };
+    flooded(&server, &batches, load, scale.flood_time, &mut clients)
 }
 
 /// A message to each stream.

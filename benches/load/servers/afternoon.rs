@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use super::Running;
-use crate::client::dialect::{Dialect, Door, identifier};
-use crate::harness::clients::STREAM;
+use crate::client::dialect::{Dialect, Door};
+use crate::harness::clients::{STREAM, identifier};
 use crate::harness::process::{Process, die_with_parent};
 use crate::publish::{Inlet, Way};
 

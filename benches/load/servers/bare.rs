@@ -11,8 +11,8 @@ use tablecast_protocol::{Frame, MessageHead};
 use tungstenite::handshake::derive_accept_key;
 
 use super::Running;
-use crate::client::dialect::{Dialect, Door, identifier};
-use crate::harness::clients::{STREAM, head_end};
+use crate::client::dialect::{Dialect, Door};
+use crate::harness::clients::{STREAM, head_end, identifier};
 use crate::harness::process::{Process, die_with_parent};
 use crate::publish::Inlet;
 
@@ -28,7 +28,7 @@ pub fn start(data: &str) -> Running {
             address: address.trim().parse().expect("it says no more"),
             dialect: Dialect::action_cable(),
         },
-        inlet: Inlet::Pipe(control.into()),
+        inlet: Inlet::Pipe(control),
         processes: vec![process.0.id()],
         _held: Box::new(process),
     }
