@@ -3,22 +3,23 @@
 //!     cargo bench --bench micro
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use tablecast::bus::Message;
-use tablecast::hub::{Hub, Outbox, Subscription, SubscriptionId};
+use tablecast::hub::{Hub, Of, Outbox, Socket, Subscription, SubscriptionId};
 use tablecast::stream::{Prefix, Stream};
 use tablecast_protocol::{Frame, MessageHead};
-use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
 const IDENTIFIER: &str = r#"{"channel":"$pubsub","stream_name":"bench"}"#;
+const OF: Of = Of::Events(SubscriptionId(0));
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 
 fn main() {
@@ -61,13 +62,26 @@ fn publish_64(bencher: Bencher, subscribers: usize) {
 /// What a connection's task does when it was woken.
 #[divan::bench(args = [1, 64])]
 fn flush(bencher: Bencher, frames: usize) {
-    let outbox = Outbox::new(SEND_BUFFER_BYTES);
+    let outbox = Outbox::new(Nothing { is_full: false }, SEND_BUFFER_BYTES);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(200));
     bencher.counter(ItemsCount::new(frames)).bench_local(|| {
         for _ in 0..frames {
-            outbox.push(frame.clone(), Some(SubscriptionId(0)));
+            outbox.push(frame.clone(), OF);
         }
-        flush_into_nothing(&outbox);
+        let written = outbox.poll_flush(&mut Context::from_waker(Waker::noop()));
+        assert!(written.is_pending(), "it waits for more");
+    });
+}
+
+/// A message of one of so many states, for a client that reads nothing.
+#[divan::bench(args = [1, 100])]
+fn conflate(bencher: Bencher, states: u32) {
+    let outbox = Outbox::new(Nothing { is_full: true }, SEND_BUFFER_BYTES);
+    let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(4 << 10));
+    let mut number = 0;
+    bencher.bench_local(|| {
+        number += 1;
+        assert!(outbox.push(frame.clone(), Of::State(SubscriptionId(number % states))));
     });
 }
 
@@ -83,15 +97,23 @@ impl Audience {
     fn new(subscribers: usize) -> Self {
         let hub = Hub::default();
         let stream = Prefix::default().stream("bench").expect("it is a name");
-        let outboxes: Vec<Arc<Outbox>> =
-            (0..subscribers).map(|_| Arc::new(Outbox::new(SEND_BUFFER_BYTES))).collect();
-        let subscribe = |outbox| hub.subscribe(&stream, &IDENTIFIER.into(), SubscriptionId(0), outbox);
+        let outboxes: Vec<Arc<Outbox>> = (0..subscribers)
+            .map(|_| Arc::new(Outbox::new(Nothing { is_full: false }, SEND_BUFFER_BYTES)))
+            .collect();
+        let subscribe = |outbox| hub.subscribe(&stream, &IDENTIFIER.into(), OF, outbox);
         let subscriptions = outboxes.iter().map(subscribe).collect();
+        for outbox in &outboxes {
+            let _ = outbox.poll_flush(&mut Context::from_waker(Waker::noop()));
+        }
         Self { hub, stream, outboxes, _subscriptions: subscriptions }
     }
 
+    /// As a writer does.
     fn flush(&self) {
-        self.outboxes.iter().for_each(|outbox| flush_into_nothing(outbox));
+        let mut writing = pin!(self.hub.writers.write());
+        for _ in 0..=self.outboxes.len() {
+            let _ = writing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 
@@ -99,32 +121,28 @@ fn message(stream: &Stream) -> Message {
     Message { stream: stream.clone(), payload: payload(200).into(), superseded: false }
 }
 
-fn flush_into_nothing(outbox: &Outbox) {
-    let written = outbox.poll_flush(&mut Nothing, &mut Context::from_waker(Waker::noop()));
-    assert!(written.is_pending(), "it waits for more");
+/// A socket that takes all, or nothing.
+struct Nothing {
+    is_full: bool,
 }
 
-/// A socket that takes all.
-struct Nothing;
-
-impl AsyncWrite for Nothing {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
+impl Socket for Nothing {
+    fn poll_read(&self, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(&self, _: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.is_full {
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
