@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use tablecast::bus::Message;
-use tablecast::hub::{Hub, Of, Outbox, Socket, Subscription, SubscriptionId};
+use tablecast::hub::{Encoding, Hub, Of, Outbox, Socket, Subscription, SubscriptionId};
 use tablecast::stream::{Prefix, Stream};
 use tablecast_protocol::{Frame, MessageHead};
 use tokio::io::ReadBuf;
@@ -100,7 +100,7 @@ impl Audience {
         let outboxes: Vec<Arc<Outbox>> = (0..subscribers)
             .map(|_| Arc::new(Outbox::new(Nothing { is_full: false }, SEND_BUFFER_BYTES)))
             .collect();
-        let subscribe = |outbox| hub.subscribe(&stream, &IDENTIFIER.into(), OF, outbox);
+        let subscribe = |outbox| hub.subscribe(&stream, &IDENTIFIER.into(), OF, Encoding::Plain, outbox);
         let subscriptions = outboxes.iter().map(subscribe).collect();
         for outbox in &outboxes {
             let _ = outbox.poll_flush(&mut Context::from_waker(Waker::noop()));

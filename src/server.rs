@@ -95,6 +95,7 @@ impl Server {
             hosts: config.allowed_hosts,
             publish_key: config.publish_key,
             public_publish: config.public_publish,
+            compression: config.compression,
             limits: config.http,
         };
         let drain_timeout = config.drain_timeout;

@@ -67,6 +67,8 @@ const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
+/// RFC 7692, 6.
+const COMPRESSED: u8 = 0x40;
 /// RFC 6455, 5.5.
 const MAX_CONTROL_BYTES: usize = 125;
 
@@ -139,6 +141,33 @@ impl Frame {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Frames that go together.
+    pub fn join(frames: &[Self]) -> Self {
+        match frames {
+            [frame] => frame.clone(),
+            frames => Self(frames.iter().flat_map(|frame| &*frame.0).copied().collect()),
+        }
+    }
+
+    /// What follows the header of one.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let header = match self.0[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        &self.0[header..]
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.0[0] & 0x8 != 0
+    }
+
+    /// The same message with a payload that was compressed.
+    pub(crate) fn compressed(&self, payload: &[u8]) -> Self {
+        Self::build(self.0[0] | COMPRESSED, &[payload])
     }
 
     /// In bytes, headers included.

@@ -1,6 +1,6 @@
 //! The Action Cable wire, without I/O.
 //!
-//! What a client sends becomes a [`Command`] whose [`Identifier`] names a
+//! What a client sends is taken apart by a [`Decoder`] and becomes a [`Command`] whose [`Identifier`] names a
 //! subscription; what a server sends is a [`Frame`], a whole WebSocket frame
 //! that any number of sockets can share. Nothing here opens a socket, reads a
 //! clock or knows of a database: bytes in, values out, and back.
@@ -11,12 +11,16 @@
 
 mod command;
 mod decoder;
+mod deflater;
+mod extension;
 mod frame;
 mod identifier;
 mod subprotocol;
 
 pub use command::{Command, CommandError};
 pub use decoder::{Decoder, Event, Violation};
+pub use deflater::Deflater;
+pub use extension::accept_deflate;
 pub use frame::{CloseCode, DisconnectReason, Frame, MessageHead};
 pub use identifier::{Identifier, IdentifierError};
 pub use subprotocol::{Offer, Subprotocol};

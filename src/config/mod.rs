@@ -40,6 +40,7 @@ pub struct Config {
     pub channels: Channels,
     pub publish_key: Option<SecretString>,
     pub public_publish: bool,
+    pub compression: bool,
     pub connection: connection::Limits,
     pub http: http::Limits,
     pub drain_timeout: Duration,
@@ -144,6 +145,7 @@ impl Config {
             channels,
             publish_key,
             public_publish,
+            compression: values.parse("compression", switch),
             connection: connection::Limits {
                 max_subscriptions: values.parse("max-subscriptions", positive),
                 max_identifier_bytes: values.parse("max-identifier-bytes", bytes),

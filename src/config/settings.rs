@@ -104,6 +104,14 @@ pub static SETTINGS: &[Setting] = &[
         help: "Path of the WebSocket",
     },
     Setting {
+        key: "compression",
+        env: &["TABLECAST_COMPRESSION"],
+        default: Some("false"),
+        kind: Kind::Switch,
+        group: Group::Listeners,
+        help: "Compress messages of a kilobyte and more (permessage-deflate) for clients that offer it, once for all of them",
+    },
+    Setting {
         key: "allowed-hosts",
         env: &["TABLECAST_ALLOWED_HOSTS"],
         default: None,

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 pub use live::Connections;
 
 use crate::channels::Channels;
-use crate::hub::{Closing, Hub, Of, Outbox, Socket};
+use crate::hub::{Closing, Encoding, Hub, Of, Outbox, Socket};
 use crate::telemetry::metrics;
 use reader::{End, Incoming, Reader};
 use session::Session;
@@ -59,14 +59,21 @@ pub struct Context {
     pub limits: Limits,
 }
 
+/// What a handshake has settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Agreed {
+    pub offer: Offer,
+    pub encoding: Encoding,
+}
+
 /// Serves a socket whose handshake is done until it is closed. `early` are bytes that the
 /// client sent behind its handshake.
-pub async fn serve(socket: impl Socket + 'static, early: Bytes, offer: Offer, context: Arc<Context>) {
+pub async fn serve(socket: impl Socket + 'static, early: Bytes, agreed: Agreed, context: Arc<Context>) {
     let outbox = Arc::new(Outbox::new(socket, context.limits.send_buffer_bytes));
     outbox.push(Frame::welcome(), Of::Connection);
     let _live = context.connections.enter(outbox.clone());
-    let mut reader = Reader::new(early, context.limits.max_command_bytes, outbox.clone());
-    let mut session = Session::new(context, offer, outbox.clone());
+    let mut reader = Reader::new(early, agreed.encoding, context.limits.max_command_bytes, outbox.clone());
+    let mut session = Session::new(context, agreed, outbox.clone());
 
     // The client's end, unless the connection's came first.
     let end = tokio::select! {

@@ -10,7 +10,7 @@ use tablecast_protocol::{CloseCode, Decoder, Event, Frame, Violation};
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
-use crate::hub::{Of, Outbox};
+use crate::hub::{Encoding, Of, Outbox};
 
 /// Takes a client's bytes apart. Its answers (pongs, the echo of a Close) go into the
 /// outbox like all frames.
@@ -54,8 +54,13 @@ const CHUNK: usize = 4096;
 const COMMAND_TIME: Duration = Duration::from_secs(30);
 
 impl Reader {
-    pub fn new(early: Bytes, max_command_bytes: usize, outbox: Arc<Outbox>) -> Self {
-        Self { decoder: Decoder::new(max_command_bytes), unread: early, began: None, outbox }
+    pub fn new(early: Bytes, encoding: Encoding, max_command_bytes: usize, outbox: Arc<Outbox>) -> Self {
+        let decoder = Decoder::new(max_command_bytes);
+        let decoder = match encoding {
+            Encoding::Plain => decoder,
+            Encoding::Deflate => decoder.inflating(),
+        };
+        Self { decoder, unread: early, began: None, outbox }
     }
 
     /// The next command's text, or that there was a control frame. Cancel-safe.

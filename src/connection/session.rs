@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tablecast_protocol::{Command, DisconnectReason, Frame, Identifier, Offer};
+use tablecast_protocol::{Command, DisconnectReason, Frame, Identifier};
 use tokio::time::Instant;
 
-use super::Context;
+use super::{Agreed, Context};
 use crate::channels::{Refusal, Target};
-use crate::hub::{Closing, Of, Outbox, Subscription, SubscriptionId};
+use crate::hub::{Closing, Encoding, Of, Outbox, Subscription, SubscriptionId};
 use crate::telemetry::metrics;
 
 /// What a client has asked for. Dropping it ends its subscriptions.
@@ -17,14 +17,16 @@ pub struct Session {
     subscriptions: HashMap<Arc<str>, (SubscriptionId, Subscription)>,
     last_id: u32,
     is_rails_client: bool,
+    encoding: Encoding,
     bucket: Bucket,
 }
 
 impl Session {
-    pub fn new(context: Arc<Context>, offer: Offer, outbox: Arc<Outbox>) -> Self {
+    pub fn new(context: Arc<Context>, agreed: Agreed, outbox: Arc<Outbox>) -> Self {
         let bucket = Bucket::new(context.limits.rate_limit, context.limits.rate_burst);
+        let Agreed { offer, encoding } = agreed;
         let is_rails_client = offer.is_rails_client();
-        Self { context, outbox, subscriptions: HashMap::new(), last_id: 0, is_rails_client, bucket }
+        Self { context, outbox, subscriptions: HashMap::new(), last_id: 0, is_rails_client, encoding, bucket }
     }
 
     /// Carries out one command. What can't be read is counted and ignored.
@@ -97,7 +99,7 @@ impl Session {
         let id = SubscriptionId(self.last_id);
         let of = if is_state { Of::State(id) } else { Of::Events(id) };
         let raw: Arc<str> = raw.into();
-        let subscription = self.context.hub.subscribe(&stream, &raw, of, &self.outbox);
+        let subscription = self.context.hub.subscribe(&stream, &raw, of, self.encoding, &self.outbox);
         self.subscriptions.insert(raw, (id, subscription));
         metrics().subscribes_confirmed.increment(1);
     }

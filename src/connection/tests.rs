@@ -55,7 +55,8 @@ impl Fixture {
     async fn connect(&self) -> Client {
         let (ours, theirs) = tokio::io::duplex(1 << 12);
         let offer = Offer::parse(["actioncable-v1-json"]);
-        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), offer, self.context.clone()));
+        let agreed = Agreed { offer, encoding: Encoding::Plain };
+        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, self.context.clone()));
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         assert_eq!(next(&mut client).await, json!({ "type": "welcome" }));
         client
@@ -170,9 +171,9 @@ async fn a_client_that_goes_without_a_word_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
     let fixture = fixture();
+    let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
     let (ours, theirs) = tokio::io::duplex(1 << 12);
-    let serving =
-        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), Offer::default(), fixture.context.clone()));
+    let serving = tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, fixture.context.clone()));
     tokio::task::yield_now().await;
 
     fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);

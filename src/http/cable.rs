@@ -5,22 +5,23 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tablecast_protocol::Offer;
+use tablecast_protocol::{Offer, accept_deflate};
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
 use super::listener::Socket;
 use super::problem::Problem;
 use super::{App, not_found};
-use crate::connection::{self, Context};
+use crate::connection::{self, Agreed, Context};
+use crate::hub::Encoding;
 use crate::telemetry::metrics;
 use crate::tls::TlsSocket;
 
@@ -51,6 +52,11 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     let accept = derive_accept_key(key.as_bytes());
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
     let offer = Offer::parse(offered.iter().filter_map(|value| value.to_str().ok()));
+    let extensions = headers.get_all(SEC_WEBSOCKET_EXTENSIONS);
+    let extensions = extensions.iter().filter_map(|value| value.to_str().ok());
+    let deflate = accept_deflate(extensions).filter(|_| app.compression);
+    let encoding = if deflate.is_some() { Encoding::Deflate } else { Encoding::Plain };
+    let agreed = Agreed { offer, encoding };
     let socket = request.extensions().get::<Socket>().cloned();
     let upgrade = hyper::upgrade::on(&mut request);
     let context = app.context.clone();
@@ -58,7 +64,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
         // It counts against the listener's limit until it ends.
         let _socket = socket;
         match upgrade.await {
-            Ok(upgraded) => serve(upgraded, offer, context).await,
+            Ok(upgraded) => serve(upgraded, agreed, context).await,
             Err(error) => tracing::debug!(%error, "a client left during its handshake"),
         }
     });
@@ -70,6 +76,9 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
         .header(SEC_WEBSOCKET_ACCEPT, accept)
         .body(Body::empty())
         .expect("headers are valid");
+    if let Some(deflate) = deflate {
+        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(deflate));
+    }
     if let Some(protocol) = offer.select() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.as_str()));
     }
@@ -77,12 +86,12 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
 }
 
 /// The connection needs the socket itself, not what hyper has wrapped it into.
-async fn serve(upgraded: Upgraded, offer: Offer, context: Arc<Context>) {
+async fn serve(upgraded: Upgraded, agreed: Agreed, context: Arc<Context>) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(plain) => connection::serve(plain.io.into_inner(), plain.read_buf, offer, context).await,
+        Ok(plain) => connection::serve(plain.io.into_inner(), plain.read_buf, agreed, context).await,
         Err(upgraded) => {
             let tls = upgraded.downcast::<TokioIo<TlsSocket>>().expect("a listener serves TCP or TLS");
-            connection::serve(Mutex::new(tls.io.into_inner()), tls.read_buf, offer, context).await;
+            connection::serve(Mutex::new(tls.io.into_inner()), tls.read_buf, agreed, context).await;
         }
     }
 }

@@ -63,6 +63,7 @@ pub struct App {
     pub hosts: Hosts,
     pub publish_key: Option<SecretString>,
     pub public_publish: bool,
+    pub compression: bool,
     pub limits: Limits,
 }
 

@@ -4,7 +4,7 @@
 //!
 //! One task [`follow`]s the source and publishes each batch; any number of connections
 //! subscribe and unsubscribe meanwhile. A message is encoded once for each distinct
-//! identifier among its stream's subscribers, as a whole WebSocket frame; each subscriber's
+//! identifier and [`Encoding`] among its stream's subscribers, as a whole WebSocket frame; each subscriber's
 //! [`Outbox`] gets a reference to it, and the [`Writers`] bring it to the sockets. The hub knows
 //! no ids and no SQL.
 //!
@@ -20,6 +20,7 @@
 //! Messages are published one run of a stream at a time, in release order, so that a
 //! connection that listens to two streams sees both in the order of the table.
 
+mod compression;
 mod outbox;
 mod socket;
 mod writers;
@@ -32,12 +33,14 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use slab::Slab;
 use tablecast_protocol::{Frame, MessageHead};
-
 use tokio::time::{Instant, sleep};
 
+pub use compression::Encoding;
 pub use outbox::{Backlog, Closing, Of, Offered, Outbox, SubscriptionId};
 pub use socket::Socket;
 pub use writers::Writers;
+
+use compression::Compressor;
 
 use crate::bus::{Batch, Message, Source};
 use crate::stream::Stream;
@@ -47,6 +50,7 @@ use crate::telemetry::metrics;
 pub struct Hub {
     streams: DashMap<Stream, Arc<Mutex<Subscribers>>>,
     pub writers: Writers,
+    compressor: Compressor,
 }
 
 /// Who listens to one stream.
@@ -62,7 +66,8 @@ struct Subscribers {
 struct Group {
     head: MessageHead,
     is_state: bool,
-    members: Slab<Member>,
+    /// By [`Encoding`].
+    members: [Slab<Member>; Encoding::ALL.len()],
 }
 
 struct Member {
@@ -76,6 +81,7 @@ struct Member {
 #[must_use]
 pub struct Subscription {
     stream: Stream,
+    encoding: Encoding,
     key: usize,
 }
 
@@ -86,6 +92,7 @@ impl Hub {
         stream: &Stream,
         identifier: &Arc<str>,
         of: Of,
+        encoding: Encoding,
         outbox: &Arc<Outbox>,
     ) -> Subscription {
         loop {
@@ -100,27 +107,27 @@ impl Hub {
             let group = subscribers.groups.entry(identifier.clone()).or_insert_with(|| Group {
                 head: MessageHead::new(identifier),
                 is_state: matches!(of, Of::State(_)),
-                members: Slab::new(),
+                members: Default::default(),
             });
             // Not as the subscription's own: it answers a command, also one that is taken back.
             outbox.push(Frame::confirm_subscription(identifier), Of::Connection);
-            let key = group.members.insert(Member { outbox: outbox.clone(), of });
+            let key = group.members[encoding as usize].insert(Member { outbox: outbox.clone(), of });
             metrics().subscriptions.increment(1);
-            return Subscription { stream: stream.clone(), key };
+            return Subscription { stream: stream.clone(), encoding, key };
         }
     }
 
     /// Takes a subscriber out. Nothing published from now on reaches it; what waits in
     /// its outbox is the caller's to withdraw.
     pub fn unsubscribe(&self, identifier: &str, subscription: Subscription) {
-        let Subscription { stream, key } = subscription;
+        let Subscription { stream, encoding, key } = subscription;
         let subscribers =
             self.streams.get(&stream).map(|entry| Arc::clone(&entry)).expect("it has a subscriber");
         let empty = {
             let mut subscribers = subscribers.lock();
             let group = subscribers.groups.get_mut(identifier).expect("it has a member");
-            group.members.remove(key);
-            if group.members.is_empty() {
+            group.members[encoding as usize].remove(key);
+            if group.members.iter().all(Slab::is_empty) {
                 subscribers.groups.remove(identifier);
             }
             subscribers.groups.is_empty()
@@ -141,10 +148,7 @@ impl Hub {
     ///
     /// O(messages + identifiers + subscribers), and no allocation for each of these last.
     pub fn publish(&self, messages: &[Message]) -> Vec<Arc<Outbox>> {
-        let (mut queued, mut slow) = (0, 0);
-        let mut behind = Vec::new();
-        // Once all is queued, so that each socket gets it in one piece.
-        let mut to_hand_over = Vec::new();
+        let mut deliveries = Deliveries::default();
         for run in messages.chunk_by(|a, b| a.stream == b.stream) {
             let Some(subscribers) = self.streams.get(&run[0].stream).map(|entry| Arc::clone(&entry)) else {
                 continue;
@@ -154,33 +158,24 @@ impl Hub {
                 let counts = |message: &&Message| !(group.is_state && message.superseded);
                 let payloads = run.iter().filter(counts).map(|message| &*message.payload);
                 let count = payloads.clone().count() as u64;
-                if count == 0 {
-                    continue;
-                }
-                let frame = Frame::messages(&group.head, payloads);
-                for (_, Member { outbox, of }) in &group.members {
-                    let (is_much, is_to_hand_over) = match outbox.offer(frame.clone(), *of) {
-                        Offered::Queued { is_much } => (is_much, false),
-                        Offered::ToHandOver { is_much } => (is_much, true),
-                        Offered::Refused => {
-                            slow += count;
-                            continue;
-                        }
-                    };
-                    queued += count;
-                    if is_to_hand_over {
-                        to_hand_over.push(outbox.clone());
+                for (encoding, members) in Encoding::ALL.into_iter().zip(&group.members) {
+                    if count == 0 || members.is_empty() {
+                        continue;
                     }
-                    if is_much {
-                        behind.push(outbox.clone());
+                    let frame = match encoding {
+                        Encoding::Plain => Frame::messages(&group.head, payloads.clone()),
+                        Encoding::Deflate => self.compressor.messages(&group.head, payloads.clone()),
+                    };
+                    for (_, member) in members {
+                        deliveries.offer(member, frame.clone(), count);
                     }
                 }
             }
         }
-        self.writers.hand_over(&mut to_hand_over);
-        metrics().deliveries_queued.increment(queued);
-        metrics().deliveries_slow.increment(slow);
-        behind
+        self.writers.hand_over(&mut deliveries.to_hand_over);
+        metrics().deliveries_queued.increment(deliveries.queued);
+        metrics().deliveries_slow.increment(deliveries.slow);
+        deliveries.behind
     }
 
     #[cfg(test)]
@@ -191,6 +186,34 @@ impl Hub {
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.streams.is_empty()
+    }
+}
+
+/// What one publish comes to.
+#[derive(Default)]
+struct Deliveries {
+    queued: u64,
+    slow: u64,
+    /// Once all is queued, so that each socket gets it in one piece.
+    to_hand_over: Vec<Arc<Outbox>>,
+    behind: Vec<Arc<Outbox>>,
+}
+
+impl Deliveries {
+    fn offer(&mut self, member: &Member, frame: Frame, count: u64) {
+        let offered = member.outbox.offer(frame, member.of);
+        if let Offered::ToHandOver { .. } = offered {
+            self.to_hand_over.push(member.outbox.clone());
+        }
+        match offered {
+            Offered::Queued { is_much } | Offered::ToHandOver { is_much } => {
+                self.queued += count;
+                if is_much {
+                    self.behind.push(member.outbox.clone());
+                }
+            }
+            Offered::Refused => self.slow += count,
+        }
     }
 }
 
@@ -299,8 +322,8 @@ mod tests {
         let (hub, s) = (Hub::default(), stream("s"));
         let (one, two) = (outbox(), outbox());
         let identifier: Arc<str> = A.into();
-        let _one = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), &one);
-        let _two = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), &two);
+        let _one = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), Encoding::Plain, &one);
+        let _two = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), Encoding::Plain, &two);
 
         hub.publish(&[message(&s, "1")]);
 
@@ -314,8 +337,8 @@ mod tests {
     fn a_connection_sees_two_streams_in_the_order_of_the_table() {
         let (hub, a, b) = (Hub::default(), stream("a"), stream("b"));
         let outbox = outbox();
-        let _a = hub.subscribe(&a, &"A".into(), Of::Events(SubscriptionId(0)), &outbox);
-        let _b = hub.subscribe(&b, &"B".into(), Of::Events(SubscriptionId(1)), &outbox);
+        let _a = hub.subscribe(&a, &"A".into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
+        let _b = hub.subscribe(&b, &"B".into(), Of::Events(SubscriptionId(1)), Encoding::Plain, &outbox);
         outbox.drain();
 
         hub.publish(&[message(&a, "1"), message(&b, "2"), message(&a, "3")]);
@@ -326,7 +349,8 @@ mod tests {
     #[test]
     fn who_has_left_gets_nothing_and_leaves_nothing() {
         let (hub, s, outbox) = (Hub::default(), stream("s"), outbox());
-        let subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
+        let subscription =
+            hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
         outbox.drain();
 
         hub.unsubscribe(A, subscription);
@@ -346,14 +370,16 @@ mod tests {
             scope.spawn(|| {
                 let outbox = outbox();
                 while !stop.load(Ordering::Relaxed) {
-                    let subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
+                    let subscription =
+                        hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
                     hub.unsubscribe(A, subscription);
                     outbox.drain();
                 }
             });
             for _ in 0..20_000 {
                 let outbox = outbox();
-                let subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
+                let subscription =
+                    hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
                 hub.publish(&[message(&s, "1")]);
                 assert_eq!(outbox.drain(), [confirm(A), delivery(A, "1")]);
                 hub.unsubscribe(A, subscription);
@@ -378,7 +404,8 @@ mod tests {
     #[tokio::test]
     async fn following_a_source_delivers_its_batches_in_order() {
         let (hub, s, outbox) = (Arc::new(Hub::default()), stream("s"), outbox());
-        let _subscription = hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), &outbox);
+        let _subscription =
+            hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
         let (writer, source) = memory();
 
         tokio::spawn(follow(source, hub.clone(), 1 << 16, || {}));
