@@ -120,6 +120,25 @@ describe("rails client", () => {
     assert.deepEqual(inbox.all("received"), [...VALUES, ...VALUES, "the end"]);
   });
 
+  test("with --compression large messages take less of the wire, in both directions", async (t) => {
+    const server = await serve(t, ["--public-streams", "progress:*", "--compression"]);
+    const consumer = connect(t, server);
+    const { inbox } = subscribe(consumer, { ...stream("progress:42"), padding: "x".repeat(3000) });
+    await inbox.next("connected");
+    const { webSocket } = consumer.connection;
+    const page = "<li class='job'>half way</li>".repeat(4000);
+    const before = webSocket._socket.bytesRead;
+
+    await server.insert("progress:42", "small", page, ...VALUES, "the end");
+
+    await inbox.next("received", (message) => message === "the end");
+    assert.deepEqual(inbox.all("received"), ["small", page, ...VALUES, "the end"]);
+    assert.match(webSocket.extensions, /permessage-deflate/);
+    assert.ok(webSocket._socket.bytesRead - before < page.length / 2);
+    // ws compresses what is larger than 1024 bytes, and so that subscribe.
+    assert.ok(webSocket._socket.bytesWritten < 3000);
+  });
+
   test("nothing comes any more after an unsubscribe", async (t) => {
     const server = await serve(t, ["--public-streams", "progress:*"]);
     const consumer = connect(t, server);

@@ -12,6 +12,7 @@ impl Mask {
         let start = to.len();
         to.extend_from_slice(masked);
         self.apply(&mut to[start..]);
+        self.0.rotate_left(masked.len() % 4);
     }
 
     /// By words, of which the compiler makes vectors.
