@@ -3,7 +3,7 @@
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 use tungstenite::protocol::Role;
@@ -180,4 +180,29 @@ async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
 
     serving.await.unwrap();
     drop(theirs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_takes_too_long_ends_the_connection_and_a_client_that_rests_stays() {
+    let fixture = fixture();
+    let s = stream("s");
+    let mut client = fixture.connect().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    send(&mut client, "subscribe", &s).await;
+    assert_eq!(next(&mut client).await["type"], "confirm_subscription");
+
+    let mut loris = client.into_inner();
+    let mut seconds = 0;
+    for byte in std::iter::once(0x81).chain([0xfe, 0xff, 0xff, 0, 0, 0, 0]).chain(std::iter::repeat(b'x')) {
+        if loris.write_all(&[byte]).await.is_err() || !fixture.context.hub.has_subscribers(&s) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        seconds += 1;
+    }
+
+    assert!((31..=32).contains(&seconds), "{seconds}");
+    let mut close = [0; 4];
+    loris.read_exact(&mut close).await.unwrap();
+    assert_eq!(close, [0x88, 2, 0x03, 0xf0], "1008");
 }

@@ -141,6 +141,13 @@ where
         }
     };
     if let Err(error) = result {
+        // Whoever says nothing, or one byte a second, is as much a part of what goes wrong
+        // as who says nonsense.
+        if error.is_timeout() {
+            metrics().refused("head_timeout");
+        } else if error.is_parse() {
+            metrics().refused("malformed_head");
+        }
         tracing::debug!(%error, "an HTTP connection ended early");
     }
 }

@@ -262,9 +262,67 @@ fn a_head_that_never_ends_and_too_many_headers_are_refused() {
     let long = "x".repeat(1 << 20);
     let answer = crate::support::request(server.public, "GET", "/health", &[("X-Long", &long)], b"");
     assert_eq!(answer.status, 431);
-    // A half-open one is in nobody's way.
-    let _half_open = TcpStream::connect(server.public).unwrap();
-    assert_eq!(get(server.public, "/health").status, 200);
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="malformed_head"}"#), 2.0);
+}
+
+#[test]
+fn a_handshake_that_is_not_finished_ends_after_ten_seconds() {
+    let server = server().open().start();
+    let head = b"GET /cable HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ";
+    let ended = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        matches!(stream.read(&mut [0; 1024]), Ok(0))
+    };
+    let silent = TcpStream::connect(server.public).unwrap();
+    let mut half_open = TcpStream::connect(server.public).unwrap();
+    half_open.write_all(head).unwrap();
+    let mut drip = TcpStream::connect(server.public).unwrap();
+    drip.write_all(head).unwrap();
+
+    // One byte a second is no head.
+    for second in 0..20 {
+        if ended(drip.try_clone().unwrap()) {
+            assert!((9..14).contains(&second), "{second} s");
+            break;
+        }
+        let _ = drip.write_all(b"x");
+        // It is in nobody's way meanwhile.
+        assert_eq!(get(server.public, "/health").status, 200);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+
+    until("all of them are gone", || {
+        [&silent, &half_open].iter().all(|stream| ended(stream.try_clone().unwrap()))
+    });
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="head_timeout"}"#), 3.0);
+}
+
+#[test]
+fn a_flood_of_control_frames_ends_by_the_rate_and_costs_no_more() {
+    let server = server().open().arg("--rate-limit=100").arg("--rate-burst=100").start();
+    let before = server.peak_memory();
+    // Pings, pongs and what was never a message, as fast as the socket takes them.
+    for frame in [&[0x89, 0x80, 0, 0, 0, 0][..], &[0x8a, 0x80, 0, 0, 0, 0], &[0x82, 0x80, 0, 0, 0, 0]] {
+        let mut socket = server.connect();
+        socket.send_raw(&frame.repeat(200_000));
+        let last = loop {
+            match socket.next() {
+                Frame::Pong(_) => {}
+                other => break other,
+            }
+        };
+        let disconnect = r#"{"type":"disconnect","reason":"rate_limit","reconnect":true}"#;
+        assert_eq!(last, Frame::Text(disconnect.into()), "{frame:?}");
+    }
+    // Continuations without an end or a byte are one message, which is never carried out.
+    let mut socket = server.connect();
+    socket.send_raw(&[0x01, 0x80, 0, 0, 0, 0]);
+    socket.send_raw(&[0x00, 0x80, 0, 0, 0, 0].repeat(200_000));
+    server.connect().subscribe(&pubsub("s"));
+
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="rate_limit"}"#), 3.0);
+    let grown = server.peak_memory() - before;
+    assert!(grown < 16 << 20, "{grown} bytes");
 }
 
 #[test]

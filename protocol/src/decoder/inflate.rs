@@ -42,16 +42,17 @@ pub fn inflate(compressed: &[u8], max_bytes: usize) -> Result<Vec<u8>, InflateEr
                 let more = inflated.len().max(FIRST_ALLOTMENT);
                 inflated.reserve_exact(more.min(max_bytes.saturating_add(1) - inflated.len()));
             }
-            let before = inflater.total_in();
+            let before = (inflater.total_in(), inflater.total_out());
             let status = inflater.decompress_vec(input, &mut inflated, FlushDecompress::None);
-            input = &input[(inflater.total_in() - before) as usize..];
+            input = &input[(inflater.total_in() - before.0) as usize..];
             if inflated.len() > max_bytes {
                 return Err(InflateError::TooBig);
             }
+            let has_moved = before != (inflater.total_in(), inflater.total_out());
             match status {
-                Ok(Status::Ok) => {}
-                Ok(Status::StreamEnd) => has_ended = true,
-                Ok(Status::BufError) | Err(_) => return Err(InflateError::Garbage),
+                Ok(Status::Ok) if has_moved => {}
+                Ok(Status::StreamEnd) if has_moved => has_ended = true,
+                _ => return Err(InflateError::Garbage),
             }
         }
     }
