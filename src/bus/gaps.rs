@@ -296,8 +296,6 @@ struct Group {
     patient: bool,
     /// The same, of the fence that it has.
     silent: bool,
-    /// A complete probe found nothing after the whole fence had been passed.
-    resolved: bool,
 }
 
 /// Transactions that must have ended before a gap is given up.
@@ -399,11 +397,10 @@ impl Gaps {
         self.groups.iter().flat_map(|group| group.ranges.iter().copied())
     }
 
-    /// The gaps that a position has to name, ascending: those that may yet be released.
-    /// Not those that have passed a fence and been probed since, and wait for their age
-    /// alone. O(1), then O(1) a range and O(1) a group left out.
+    /// The gaps that a position has to name, ascending: those of which a row may yet come whose
+    /// order is promised. O(1), then O(1) a range and O(1) a group left out.
     pub fn unresolved(&self) -> impl Iterator<Item = IdRange> {
-        self.groups.iter().filter(|group| !group.resolved).flat_map(|group| group.ranges.iter().copied())
+        self.groups.iter().filter(|group| !group.patient).flat_map(|group| group.ranges.iter().copied())
     }
 
     /// Whether the next tick should list running transactions. O(groups).
@@ -582,7 +579,6 @@ impl Gaps {
                     group.due = false;
                     group.silent |= fence.running.is_empty();
                     group.patient |= group.silent || !self.rules.patient_once_silent;
-                    group.resolved |= fence.passed;
                     fence.passed && fence.second
                 }
                 None => self.evidence == Evidence::Age && group.age(tick) >= min_age,
@@ -754,7 +750,6 @@ impl Group {
             asked: false,
             patient: false,
             silent: false,
-            resolved: false,
         }
     }
 
@@ -786,7 +781,6 @@ impl Group {
         self.due |= other.due;
         self.asked &= other.asked;
         self.silent &= other.silent;
-        self.resolved &= other.resolved;
         if let (Some(fence), Some(others)) = (&mut self.fence, other.fence) {
             fence.below = fence.below.max(others.below);
         }

@@ -18,8 +18,8 @@
 //! # What it leaves out
 //!
 //! Rows whose ids were drawn by a SELECT before their transaction locked the table, and rows far
-//! above the sequence: a gap that waits for its age alone isn't in a position, and neither is what
-//! lies above `high`. Who hops while such a row comes may miss it, or get it twice.
+//! above the sequence: a gap that can only be filled by such a row isn't in a position, and neither is
+//! what lies above `high`. Who hops while such a row comes may miss it, or get it twice.
 //!
 //! # Its form
 //!

@@ -116,6 +116,8 @@ pub async fn serve(socket: impl Socket + 'static, early: Bytes, agreed: Agreed, 
     };
     metrics().closed(reason);
     if matches!(end, Some(End::Gone | End::Stalled)) {
+        // Nobody waits any more for what waits.
+        outbox.close(Closing::Gone);
         return;
     }
     let _ = timeout(CLOSE_TIMEOUT, async {

@@ -3,7 +3,7 @@
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 use tungstenite::protocol::Role;
@@ -150,6 +150,35 @@ async fn another_history_asks_everybody_to_come_back() {
         let Message::Close(Some(close)) = client.next().await.unwrap().unwrap() else { panic!("no close") };
         assert_eq!(u16::from(close.code), 1000);
     }
+}
+
+/// Nobody writes any more what waits for who is gone.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_while_much_waits_for_it_holds_nobody_up() {
+    let fixture = fixture();
+    let s = stream("s");
+    let (mut behind, mut quick) = (fixture.connect().await, fixture.connect().await);
+    for client in [&mut behind, &mut quick] {
+        send(client, "subscribe", &s).await;
+        next(client).await;
+    }
+    let payload = format!("\"{}\"", "x".repeat(1000));
+    let reading = tokio::spawn(async move {
+        for _ in 0..81 {
+            next(&mut quick).await;
+        }
+    });
+    // More than half of what may wait, and the hub gives the client the time to read it.
+    fixture.writer.release(&s, &[payload.as_str(); 40]);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+
+    drop(behind);
+    fixture.writer.release(&s, &[payload.as_str(); 40]);
+    fixture.writer.release(&s, &["1"]);
+
+    timeout(Duration::from_secs(60), reading).await.expect("all messages come").unwrap();
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::Outbox;
 /// is woken only where a socket takes no more.
 #[derive(Default)]
 pub struct Writers {
-    /// Outboxes to write from, each at most twice.
+    /// Outboxes to write from, each once.
     queue: Mutex<VecDeque<Arc<Outbox>>>,
     wake: Notify,
 }

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
 
 use super::socket::Socket;
@@ -78,6 +78,8 @@ pub enum Closing {
     Client,
     /// The client's socket has taken nothing for too long, and can't be told either.
     Stalled,
+    /// The client's socket has ended.
+    Gone,
 }
 
 /// Whether much waits, and for whom.
@@ -183,31 +185,27 @@ impl Outbox {
     /// Writes what is nobody else's to write, and then waits for more; resolves when the outbox
     /// was closed and all is out, or with the socket's error.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        {
-            let mut state = self.state.lock();
-            state.register(cx);
-            if let Some(error) = state.error.take() {
-                return Poll::Ready(Err(error));
-            }
-            if state.turn == Turn::Writing {
-                // Who writes wakes the task where anything is left to it.
-                return Poll::Pending;
-            }
+        let mut state = self.state.lock();
+        state.register(cx);
+        if let Some(error) = state.error.take() {
+            return Poll::Ready(Err(error));
         }
-        match self.write_all(cx) {
+        if matches!(state.turn, Turn::HandedOver | Turn::Writing) {
+            // A writer wakes the task where anything is left to it.
+            return Poll::Pending;
+        }
+        match self.write_all(cx, state) {
             Ok(true) if self.is_closing() => Poll::Ready(Ok(())),
             Ok(_) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 
-    /// Writes what has been handed over. What the socket doesn't take is left to the
+    /// Writes what has been handed over, once for each time. What the socket doesn't take is left to the
     /// connection's task.
     pub(super) fn write(&self) {
-        if self.state.lock().turn != Turn::HandedOver {
-            return;
-        }
-        let result = self.write_all(&mut Context::from_waker(Waker::noop()));
+        let state = self.state.lock();
+        let result = self.write_all(&mut Context::from_waker(Waker::noop()), state);
         if matches!(result, Ok(true)) && !self.is_closing() {
             return;
         }
@@ -219,14 +217,13 @@ impl Outbox {
         }
     }
 
-    /// Says whether all was written; else the socket takes no more for now.
-    fn write_all(&self, cx: &mut Context<'_>) -> io::Result<bool> {
+    /// Says whether all was written; else the socket takes no more for now. The turn is the
+    /// caller's.
+    fn write_all<'a>(&'a self, cx: &mut Context<'_>, mut state: MutexGuard<'a, State>) -> io::Result<bool> {
         let mut lent: Lent = [const { None }; BATCH_FRAMES];
-        let mut state = self.state.lock();
         let mut blocked_since = match state.turn {
-            Turn::Writing => return Ok(false),
             Turn::Blocked(since) => Some(since),
-            Turn::Free | Turn::HandedOver => None,
+            Turn::Free | Turn::HandedOver | Turn::Writing => None,
         };
         // A socket that was blocked may keep what it has taken.
         while !state.queue.is_empty() || blocked_since.is_some() {
@@ -235,7 +232,7 @@ impl Outbox {
             drop(state);
             let (taken, result) = self.write_once(cx, &lent[..count], written);
             state = self.state.lock();
-            state.queue.give_back(&mut lent, taken);
+            state.queue.give_back(&mut lent, taken, self.max_bytes);
             match result {
                 Poll::Ready(Ok(())) => blocked_since = None,
                 Poll::Ready(Err(error)) => {

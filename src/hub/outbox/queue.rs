@@ -20,6 +20,8 @@ pub(super) struct Queue {
     lent: usize,
     /// Some frames are nobody's any more.
     marked: bool,
+    /// More is queued than fits, since some of what is lent will go.
+    overdrawn: bool,
     closing: Option<Closing>,
 }
 
@@ -79,11 +81,13 @@ impl Queue {
                 self.remove(|queued| queued.of == of);
             }
             self.conflate();
-            // What is lent and was marked takes no room once it is back.
-            let will_fit = is_state && self.lent > 0;
-            if !self.fits(&frame, max_bytes) && !will_fit {
-                self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
-                return false;
+            if !self.fits(&frame, max_bytes) {
+                // What is lent and was marked takes no room once it is back.
+                self.overdrawn = is_state && self.lent > 0;
+                if !self.overdrawn {
+                    self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
+                    return false;
+                }
             }
         }
         self.append(frame, of);
@@ -94,6 +98,12 @@ impl Queue {
     /// never be delivered.
     fn fits(&self, frame: &Frame, max_bytes: usize) -> bool {
         self.bytes + frame.len() <= max_bytes || self.bytes <= max_bytes / 2
+    }
+
+    /// Whether the last frame doesn't fit.
+    fn is_overfull(&self, max_bytes: usize) -> bool {
+        let last = self.frames.back().and_then(|queued| queued.frame.as_ref()).map_or(0, Frame::len);
+        self.bytes > max_bytes && self.bytes - last > max_bytes / 2
     }
 
     fn append(&mut self, frame: Frame, of: Of) {
@@ -145,7 +155,7 @@ impl Queue {
             }
             Closing::Violation(code) => self.append(Frame::close(code, ""), Of::Connection),
             Closing::Client => {}
-            Closing::Stalled => self.remove(|_| true),
+            Closing::Stalled | Closing::Gone => self.remove(|_| true),
         }
     }
 
@@ -167,7 +177,7 @@ impl Queue {
     }
 
     /// Takes the frames back of which so many bytes were written.
-    pub fn give_back(&mut self, lent: &mut Lent, bytes: usize) {
+    pub fn give_back(&mut self, lent: &mut Lent, bytes: usize, max_bytes: usize) {
         self.bytes -= bytes;
         self.written += bytes;
         let mut unwritten = 0;
@@ -182,6 +192,12 @@ impl Queue {
         }
         self.lent = 0;
         self.settle();
+        if std::mem::take(&mut self.overdrawn) && self.is_overfull(max_bytes) {
+            self.conflate();
+            if self.is_overfull(max_bytes) {
+                self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
+            }
+        }
         if self.frames.is_empty() && self.frames.capacity() > KEPT_FRAMES {
             // Given back: an idle connection owns no more than it needs.
             self.frames = VecDeque::new();

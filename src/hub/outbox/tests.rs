@@ -192,6 +192,72 @@ impl Socket for Interrupted {
     }
 }
 
+#[test]
+fn states_that_come_while_others_are_written_stay_within_the_bound() {
+    const MAX: usize = 2000;
+    let outbox = Arc::new_cyclic(|outbox: &std::sync::Weak<Outbox>| {
+        let outbox = outbox.clone();
+        let states = Box::new(move || {
+            let outbox = outbox.upgrade().expect("it is being written");
+            for id in 0..100 {
+                outbox.push(frame(&"s".repeat(100)), Of::State(SubscriptionId(id)));
+            }
+        });
+        let meanwhile = Mutex::new(vec![states as Box<dyn FnOnce() + Send>]);
+        Outbox::new(Once { meanwhile }, MAX)
+    });
+    for _ in 0..15 {
+        outbox.push(frame(&"e".repeat(100)), Of::Events(TWO));
+    }
+
+    assert!(flush(&outbox).is_pending());
+
+    assert!(waiting(&outbox) <= MAX, "{}", waiting(&outbox));
+}
+
+/// A socket that takes nothing, and is pushed to when it is first written to.
+struct Once {
+    meanwhile: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Socket for Once {
+    fn poll_read(&self, _: &mut Context<'_>, _: &mut tokio::io::ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_write(&self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let next = self.meanwhile.lock().pop();
+        if let Some(next) = next {
+            next();
+        }
+        Poll::Pending
+    }
+
+    fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn an_outbox_waits_for_the_writers_once() {
+    let (outbox, _theirs) = outbox(1 << 20, 1 << 20);
+    let outbox = Arc::new(outbox);
+    let writers = Writers::default();
+    for _ in 0..100 {
+        if let Offered::ToHandOver { .. } = outbox.offer(frame("1"), Of::Events(ONE)) {
+            writers.hand_over(&mut vec![outbox.clone()]);
+        }
+        // Its own task was woken by its client, and came first.
+        let _ = flush(&outbox);
+    }
+
+    assert_eq!(Arc::strong_count(&outbox), 2);
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Event,
