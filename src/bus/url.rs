@@ -2,6 +2,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::NON_ALPHANUMERIC;
+
 use super::sqlite::Location;
 use super::{mysql, postgres};
 
@@ -21,6 +23,8 @@ pub enum UrlError {
     Postgres(String),
     #[error("it is no MySQL URL ({0}); one is written mysql://user:password@host:3306/database")]
     Mysql(String),
+    #[error("it names no host; one of this machine is localhost, or ?socket=FILE")]
+    NoHost,
     #[error("user and password in it hold / or @, which are written %2F and %40 there")]
     Unencoded,
     #[error("unknown scheme {0}; known are sqlite:, postgres: and mysql:")]
@@ -124,7 +128,17 @@ const MYSQL_IGNORED: [&str; 6] =
     ["charset", "collation", "reconnect", "strict", "read_timeout", "write_timeout"];
 
 fn parse_postgres(rest: &str) -> Result<postgres::Location, UrlError> {
-    let url = format!("postgres:{}", keep(rest, &POSTGRES_PARAMETERS, &[])?);
+    let mut kept = keep(rest, &POSTGRES_PARAMETERS, &[])?;
+    if let Some(at) = missing_host(&kept) {
+        // It is named by a parameter, or the usual one as for libpq.
+        if !kept.contains("?host") && !kept.contains("&host") {
+            let host = postgres::default_host();
+            let host = percent_encoding::utf8_percent_encode(&host, NON_ALPHANUMERIC);
+            kept = format!("{kept}&host={host}");
+        }
+        kept.insert_str(at, "localhost");
+    }
+    let url = format!("postgres:{kept}");
     postgres::Location::parse(&url).map_err(|error| UrlError::Postgres(error.to_string()))
 }
 
@@ -138,10 +152,14 @@ fn parse_mysql(rest: &str) -> Result<mysql::Location, UrlError> {
             spelling.map_or_else(|| pair.to_owned(), |(_, name)| format!("{name}={value}"))
         })
         .collect();
-    let url = format!(
-        "mysql:{}",
-        keep(&format!("{place}?{}", query.join("&")), &MYSQL_PARAMETERS, &MYSQL_IGNORED)?
-    );
+    let mut kept = keep(&format!("{place}?{}", query.join("&")), &MYSQL_PARAMETERS, &MYSQL_IGNORED)?;
+    if let Some(at) = missing_host(&kept) {
+        if !query.iter().any(|pair| pair.starts_with("socket=")) {
+            return Err(UrlError::NoHost);
+        }
+        kept.insert_str(at, "localhost");
+    }
+    let url = format!("mysql:{kept}");
     mysql::Location::parse(&url).map_err(|error| UrlError::Mysql(error.to_string()))
 }
 
@@ -158,6 +176,14 @@ fn keep(url: &str, known: &[&str], ignored: &[&str]) -> Result<String, UrlError>
         }
     }
     Ok(format!("{place}?{}", kept.join("&")))
+}
+
+/// Where a host would stand in a URL that has none, which can't be read beside a user or a port.
+fn missing_host(url: &str) -> Option<usize> {
+    let authority = url.strip_prefix("//")?.split(['/', '?']).next()?;
+    let at = authority.rfind('@').map_or(0, |at| at + 1);
+    let host = &authority[at..];
+    (host.is_empty() || host.starts_with(':')).then_some("//".len() + at)
 }
 
 /// Whether what stands before the last @ can't be a user and a password. Read on, it would be taken for
@@ -211,10 +237,28 @@ mod tests {
             ("mysql2://u:quiet%40@h:3307/db?pool=5&encoding=utf8mb4&timeout=5000", "MySQL h:3307/db"),
             ("trilogy://u@h/db?ssl_mode=verify_ca&ssl_ca=/ca.pem", "MySQL h:3306/db"),
             ("mariadb://u@localhost/db?socket=/run/s.sock", "MySQL /run/s.sock/db"),
+            ("mysql://u@/db?socket=/run/s.sock", "MySQL /run/s.sock/db"),
+            ("mysql:///db?socket=/run/s.sock", "MySQL /run/s.sock/db"),
         ] {
             let parsed = DatabaseUrl::parse(url).unwrap();
             assert_eq!(parsed.to_string(), shown, "{url}");
             assert!(!format!("{parsed:?}").contains("quiet"), "the password is never shown: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn postgres_urls_without_a_host_are_read_as_libpq_reads_them() {
+        for (url, shown) in [
+            ("postgres:///db?host=/run/p", "PostgreSQL /run/p/db"),
+            ("postgres://u:quiet@/db?host=/run/p", "PostgreSQL /run/p/db"),
+            ("postgresql://u@/db?host=h&port=5433", "PostgreSQL h:5433/db"),
+            ("postgres://u@:5433/db?host=h", "PostgreSQL h:5433/db"),
+        ] {
+            assert_eq!(DatabaseUrl::parse(url).unwrap().to_string(), shown, "{url}");
+        }
+        for url in ["postgres:///db", "postgres://u@/db", "postgres://u:quiet@:5433/db?sslmode=disable"] {
+            let shown = DatabaseUrl::parse(url).unwrap().to_string();
+            assert!(shown.starts_with("PostgreSQL ") && !shown.contains(" :"), "{url}: {shown}");
         }
     }
 
@@ -226,6 +270,9 @@ mod tests {
             ("sqlite::memory:", "no other process"),
             ("mysql://h/db?ssl_mod=required", "unknown parameter ssl_mod"),
             ("mysql://h", "names no database"),
+            ("mysql://u@/db", "names no host"),
+            ("mysql:///db", "socket=FILE"),
+            ("mysql://u@:3307/db", "names no host"),
             ("mysql://h/db?ssl-mode=perhaps", "no MySQL URL"),
             ("postgres://h/db?sslmod=require", "unknown parameter sslmod"),
             ("postgres://u:p@ss/word@h/db", "%2F"),

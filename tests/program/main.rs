@@ -5,6 +5,7 @@ mod support;
 
 mod cli;
 mod docs;
+mod fanout;
 mod history;
 mod limits;
 mod log;

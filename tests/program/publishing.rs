@@ -1,6 +1,8 @@
 //! Every way of publishing, and what each refuses.
 
 use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::support::{Server, begin, get, pubsub, python, request, server, sqlite3, try_sqlite3, until};
 
@@ -99,6 +101,56 @@ fn a_row_that_rails_writes_is_delivered() {
     );
 
     assert_eq!(socket.message(&identifier), r#"{"a":1}"#);
+}
+
+#[tokio::test]
+async fn sqlx_publishes_through_the_view_and_straight_into_the_table() -> Result<(), sqlx::Error> {
+    let server = server().open().start();
+    let mut socket = server.connect();
+    let identifier = pubsub("room:1");
+    socket.subscribe(&identifier);
+    let options = SqliteConnectOptions::new().filename(server.database());
+    let mut db = SqliteConnection::connect_with(&options).await?;
+    let view = "INSERT INTO tablecast_publish (stream, data) VALUES (?, ?)";
+    let table = "INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)
+                 VALUES (?1, ?2, datetime('now', 'subsec'), ?3), (?1, ?2, datetime('now', 'subsec'), ?3) RETURNING id";
+    let hash = 4762459634708996067_i64;
+
+    for (persistent, [first, second]) in [(true, ["1", "2"]), (false, ["3", "4"])] {
+        let query = sqlx::query(view).bind("room:1").bind(first).persistent(persistent);
+        query.execute(&mut db).await?;
+        let query = sqlx::query_scalar(table).bind(&b"room:1"[..]).bind(second.as_bytes()).bind(hash);
+        let ids: Vec<i64> = query.persistent(persistent).fetch_all(&mut db).await?;
+        assert_eq!(ids[0] + 1, ids[1]);
+    }
+    QueryBuilder::<Sqlite>::new("INSERT INTO tablecast_publish (stream, data) ")
+        .push_values(["5", "6"], |mut row, data| {
+            row.push_bind("room:1").push_bind(data);
+        })
+        .build()
+        .execute(&mut db)
+        .await?;
+    let mut transaction = db.begin().await?;
+    sqlx::query(view).bind("room:1").bind("7").execute(&mut *transaction).await?;
+    let refused = sqlx::query(view).bind("room:1").bind("nope").execute(&mut *transaction).await.unwrap_err();
+    sqlx::raw_sql(
+        "INSERT INTO tablecast_publish (stream, data) VALUES ('room:1', '8');
+         INSERT INTO tablecast_publish (stream, data) VALUES ('room:1', '9')",
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let mut dropped = db.begin().await?;
+    sqlx::query(view).bind("room:1").bind("\"dropped\"").execute(&mut *dropped).await?;
+    drop(dropped);
+    sqlx::query(view).bind("room:1").bind("10").execute(&mut db).await?;
+
+    assert!(refused.to_string().contains("data is not JSON"), "{refused}");
+    for payload in ["1", "2", "2", "3", "4", "4", "5", "6", "7", "8", "9", "10"] {
+        assert_eq!(socket.message(&identifier), payload);
+    }
+    socket.nothing_else();
+    Ok(())
 }
 
 #[test]

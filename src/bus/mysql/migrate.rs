@@ -8,7 +8,7 @@
 use super::Database;
 use super::connect::{Purpose, Session, code, literal, number, text};
 use super::history::{self, Mark};
-use super::schema::{self, Schema, SetupError, timestamps};
+use super::schema::{self, Schema, SetupError, Trigger, timestamps};
 use super::server;
 use crate::bus::channel_hash;
 use crate::bus::database::{DefaultPrefix, Migration};
@@ -93,7 +93,7 @@ pub async fn uninstall(database: &Database) -> Result<(), SetupError> {
         .await
         .map_err(failed)?
         .iter()
-        .map(|fence| format!("`tablecast_publish_{}`, ", fence.prefix))
+        .map(|prefix| format!("`tablecast_publish_{prefix}`, "))
         .collect();
     let script = UNINSTALL.replace("{{fences}}", &fences).replace("{{table}}", &database.0.table);
     let done = session.run(script).await;
@@ -145,18 +145,19 @@ async fn plan(session: &mut Session, database: &Database, migration: &Migration)
     let is_current = installed.is_some_and(|installed| installed.version == version);
 
     let there = fences(session).await.map_err(failed)?;
-    for fence in &there {
-        if !is_current || !fence.has_trigger {
-            plan.scripts.push(with_body(FENCE).replace("{{prefix}}", &fence.prefix));
+    for prefix in &there {
+        let table = format!("tablecast_publish_{prefix}");
+        if !is_current || !works(session, &table).await.map_err(failed)? {
+            plan.scripts.push(with_body(FENCE).replace("{{prefix}}", prefix));
         }
     }
     for prefix in migration.fences.iter().map(Prefix::as_str) {
         fence_name(prefix, session)?;
-        if !there.iter().any(|fence| fence.prefix == prefix) {
+        if !there.iter().any(|fence| fence == prefix) {
             plan.scripts.push(with_body(FENCE).replace("{{prefix}}", prefix));
         }
     }
-    if !is_current || !has_trigger(session).await.map_err(failed)? {
+    if !is_current || !works(session, "tablecast_publish").await.map_err(failed)? {
         plan.scripts.push(publish.replace("{{version}}", &version));
     }
     plan.makes_triggers = plan.scripts.iter().any(|script| script.contains("CREATE TRIGGER"));
@@ -175,39 +176,23 @@ async fn has_helpers(session: &mut Session) -> Result<bool, sqlx::Error> {
     Ok(rows.len() == 2)
 }
 
-/// Whether `tablecast_publish` has its trigger: Rails' schema.rb makes the table without.
-async fn has_trigger(session: &mut Session) -> Result<bool, sqlx::Error> {
-    Ok(publish_tables(session)
-        .await?
-        .iter()
-        .any(|(name, has_trigger)| name == "tablecast_publish" && *has_trigger))
-}
-
-struct Fence {
-    prefix: String,
-    has_trigger: bool,
-}
-
-async fn fences(session: &mut Session) -> Result<Vec<Fence>, sqlx::Error> {
-    let tables = publish_tables(session).await?;
-    let fences = tables.into_iter().filter_map(|(name, has_trigger)| {
-        let prefix = name.strip_prefix("tablecast_publish_")?.to_owned();
-        Some(Fence { prefix, has_trigger })
-    });
-    Ok(fences.collect())
-}
-
-async fn publish_tables(session: &mut Session) -> Result<Vec<(String, bool)>, sqlx::Error> {
+/// The prefixes that have a table to publish by of their own.
+async fn fences(session: &mut Session) -> Result<Vec<String>, sqlx::Error> {
     let rows = session
         .rows(
-            r"SELECT t.table_name, g.trigger_name IS NOT NULL FROM information_schema.tables AS t
-          LEFT JOIN information_schema.triggers AS g ON g.trigger_schema = t.table_schema
-            AND g.event_object_table = t.table_name AND g.trigger_name = t.table_name
-          WHERE t.table_schema = DATABASE() AND t.table_type = 'BASE TABLE'
-            AND (t.table_name = 'tablecast_publish' OR t.table_name LIKE 'tablecast\_publish\_%')",
+            r"SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()
+              AND table_type = 'BASE TABLE' AND table_name LIKE 'tablecast\_publish\_%'",
         )
         .await?;
-    rows.iter().map(|row| Ok((text(row, 0)?.unwrap_or_default(), number(row, 1)? == Some(1)))).collect()
+    let tables: Vec<Option<String>> = rows.iter().map(|row| text(row, 0)).collect::<Result<_, _>>()?;
+    let prefixes = tables.iter().flatten().filter_map(|table| table.strip_prefix("tablecast_publish_"));
+    Ok(prefixes.map(str::to_owned).collect())
+}
+
+/// Whether a table to publish by has its trigger, which Rails' schema.rb makes it without, and whose maker
+/// may have been dropped.
+async fn works(session: &mut Session, table: &str) -> Result<bool, sqlx::Error> {
+    Ok(matches!(schema::trigger(session, table).await?, Trigger::Works))
 }
 
 /// Whether a prefix can be a part of a table's name, from which it is read again.

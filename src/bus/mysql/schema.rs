@@ -230,15 +230,27 @@ async fn objects(session: &mut Session, database: &Database, table: Table) -> Re
     for row in &fences {
         publish_tables.extend(text(row, 0)?);
     }
-    for name in publish_tables {
+    for name in &publish_tables {
         match right(session, format!("DELETE FROM `{name}` WHERE id = 0")).await? {
-            Right::Given => tidied.push(name),
+            Right::Given => tidied.push(name.clone()),
             Right::Denied if defaults.is_some() => advice.push(format!(
                 "{account} may not tidy up what publishing by SQL leaves behind: {}",
-                known.grant("SELECT, DELETE", &name)
+                known.grant("SELECT, DELETE", name)
             )),
             Right::Denied => {}
             Right::NoTable => defaults = None,
+        }
+    }
+    for name in &publish_tables {
+        match trigger(session, name).await? {
+            Trigger::Works | Trigger::Unseen => {}
+            Trigger::Missing if name == "tablecast_publish" => defaults = None,
+            Trigger::Missing => advice.push(format!(
+                "table {name} has lost its trigger, so that each INSERT into it fails: run `tablecast migrate`"
+            )),
+            Trigger::Fails(answer) => advice.push(format!(
+                "each INSERT into {name} fails, by its trigger's account ({answer}): run `tablecast migrate` with an account that stays"
+            )),
         }
     }
     advice.extend(server::advice_on(&known, database.0.max_payload_bytes, defaults.is_some()));
@@ -274,6 +286,41 @@ async fn right(session: &mut Session, statement: String) -> Result<Right, sqlx::
 
 async fn may(session: &mut Session, statement: String) -> Result<bool, sqlx::Error> {
     Ok(matches!(right(session, statement).await?, Right::Given))
+}
+
+/// Whether a table to publish by publishes.
+pub enum Trigger {
+    Works,
+    Missing,
+    /// For each who inserts, since it runs with its maker's rights: with this answer.
+    Fails(String),
+    /// Who may not insert can't tell.
+    Unseen,
+}
+
+/// Asks by an INSERT that fails whatever there is, and so leaves nothing: triggers and accounts are listed
+/// for few, and who may be a trigger's maker is the server's to say.
+pub async fn trigger(session: &mut Session, table: &str) -> Result<Trigger, sqlx::Error> {
+    let without_data = format!("INSERT INTO `{table}` (stream) VALUES ('s')");
+    if !may(session, without_data.clone()).await? {
+        return Ok(Trigger::Unseen);
+    }
+    session.run("BEGIN").await?;
+    let answer = session.run(without_data).await;
+    // For a table that lost its CHECK as well.
+    session.roll_back().await;
+    let Err(error) = answer else { return Ok(Trigger::Missing) };
+    match code(&error) {
+        // The trigger's SIGNAL.
+        Some(1644) => Ok(Trigger::Works),
+        // The table's CHECK, by MariaDB and by MySQL.
+        Some(4025 | 3819) => Ok(Trigger::Missing),
+        // Its maker is gone, or has lost a right.
+        Some(code) if code == 1449 || LACKS_RIGHTS.contains(&code) => Ok(Trigger::Fails(
+            error.as_database_error().map_or_else(String::new, |error| error.message().to_owned()),
+        )),
+        _ => Err(error),
+    }
 }
 
 pub async fn defaults(session: &mut Session) -> Result<Option<Defaults>, sqlx::Error> {

@@ -26,6 +26,8 @@ const UNINSTALL: &str = include_str!("../../../migrations/postgres/uninstall.sql
 
 /// Longer than another's migration takes, but for the index of a very large table.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// When somebody who looks on should know for whom it waits.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 /// A worker's open transaction may hold what is to be locked; those who come after us don't wait for
 /// longer than this.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
@@ -50,16 +52,10 @@ pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schem
         return Err(SetupError::Pooled(database.to_string()));
     }
     if !plan(&mut session, database, migration).await?.is_empty() {
-        // Polled: who waits *in* the lock holds a snapshot, for which CREATE INDEX CONCURRENTLY
-        // waits in turn. It ends with the connection.
-        let started = Instant::now();
-        let lock = "SELECT pg_try_advisory_lock(hashtextextended('tablecast migrate', 0))";
-        while !session.connection.fetch_one(lock).await.and_then(|row| row.try_get(0)).map_err(failed)? {
-            if started.elapsed() >= LOCK_PATIENCE {
-                return Err(SetupError::Busy);
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+        // If we are killed while a statement waits, its backend would go on, and keep the lock. Not known to
+        // PostgreSQL 13, nor on Windows.
+        let _ = session.connection.execute("SET client_connection_check_interval = '1s'").await;
+        lock(&mut session, database).await?;
         let Plan { together, apart } = plan(&mut session, database, migration).await?;
         let script = format!("BEGIN; {LOCK_TIMEOUT};\n{}\nCOMMIT", together.join("\n"));
         session.connection.execute(AssertSqlSafe(script)).await.map_err(failed)?;
@@ -72,6 +68,52 @@ pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schem
     let schema = schema::inspect(&mut session, database).await?;
     session.close().await;
     Ok(schema)
+}
+
+/// Keeps other migrations out until the connection ends.
+async fn lock(session: &mut Session, database: &Database) -> Result<(), SetupError> {
+    let failed = |error| SetupError::from_sqlx(error, database);
+    let started = Instant::now();
+    let mut is_told = false;
+    // Polled: who waits *in* the lock holds a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn.
+    let lock = "SELECT pg_try_advisory_lock(hashtextextended('tablecast migrate', 0))";
+    while !session.connection.fetch_one(lock).await.and_then(|row| row.try_get(0)).map_err(failed)? {
+        if started.elapsed() >= LOCK_PATIENCE {
+            let holder = holder(session).await.map_err(failed)?;
+            return Err(SetupError::Busy(holder.unwrap_or_else(|| "it ends just now".into())));
+        }
+        if started.elapsed() >= TELL_AFTER && !is_told {
+            is_told = true;
+            if let Some(holder) = holder(session).await.map_err(failed)? {
+                tracing::warn!("waiting for another `tablecast migrate`: {holder}");
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// Who holds the lock, for whom they wait themselves, and what ends that. None: it is free by now.
+async fn holder(session: &mut Session) -> Result<Option<String>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT l.pid, pg_blocking_pids(l.pid) FROM pg_locks AS l
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+           AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('tablecast migrate', 0)",
+    )
+    .persistent(false)
+    .fetch_optional(&mut session.connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (pid, blockers): (i32, Vec<i32>) = (row.try_get(0)?, row.try_get(1)?);
+    let blockers: Vec<String> = blockers.iter().map(i32::to_string).collect();
+    let waits = match blockers.as_slice() {
+        [] => String::new(),
+        _ => format!(" waits for the open transaction of pid {} and", blockers.join(", ")),
+    };
+    Ok(Some(format!(
+        "server process {pid}{waits} holds the lock; if nobody runs it any more, SELECT pg_terminate_backend({pid}) ends it"
+    )))
 }
 
 /// The SQL that [`migrate`] would run.

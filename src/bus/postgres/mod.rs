@@ -59,6 +59,11 @@ impl Location {
     }
 }
 
+/// Where a URL without a host means: PGHOST, else the local socket's folder, else localhost.
+pub fn default_host() -> String {
+    PgConnectOptions::new_without_pgpass().get_host().to_owned()
+}
+
 impl std::ops::Deref for Location {
     type Target = PgConnectOptions;
 

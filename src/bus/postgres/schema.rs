@@ -138,8 +138,8 @@ pub enum SetupError {
     WakeTriggerFailsPrepared,
     #[error("{0} can't be a schema or a default prefix: it holds {{{{, $tablecast$ or a quote")]
     UnfitName(String),
-    #[error("another `tablecast migrate` is running and did not end in time")]
-    Busy,
+    #[error("another `tablecast migrate` is running and did not end in time: {0}")]
+    Busy(String),
     #[error("another transaction holds a lock that this waited for ({0}); try again once it has ended")]
     Locked(String),
     #[error("--fence {0}: a prefix that gets a view of its own is at most 45 letters, digits, _ and -")]

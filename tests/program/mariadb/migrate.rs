@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use super::{RAILS, expect, listen, migrate, migrated, publish, row, rows, serve, try_migrate};
+use super::{
+    RAILS, expect, listen, migrate, migrated, publish, row, rows, serve, server_account, try_migrate,
+};
 use crate::support::{Database, PASSWORD, mariadb, server, tablecast, until};
 
 /// All objects of a database, so that two states can be told apart.
@@ -183,6 +185,65 @@ fn after_rails_loaded_its_schema_publishing_is_refused_until_migrate_ran_again()
     database.sql("INSERT INTO tablecast_publish_staging (stream, data) VALUES ('s', '1')");
     database.sql("INSERT INTO tablecast_publish (stream, data, prefix) VALUES ('s', '2', 'staging')");
     expect(&mut socket, &["1", "2"]);
+}
+
+/// What `check` finds wrong with a database that a server could serve.
+fn faults(url: &str) -> String {
+    let check = tablecast().args(["check", "--public-streams=*", "--database-url", url]).output().unwrap();
+    let said = String::from_utf8(check.stdout).unwrap();
+    let faults: Vec<&str> = said.lines().filter(|line| line.starts_with("wrong: ")).collect();
+    assert_eq!(check.status.code(), Some(i32::from(!faults.is_empty())), "{said}");
+    faults.join("\n")
+}
+
+#[test]
+fn check_says_that_a_trigger_is_missing_and_migrate_makes_it() {
+    let database = migrated();
+    migrate(&database, &["--fence", "staging"]);
+    assert_eq!(faults(&database.url()), "");
+    let server = server_account(&database);
+    database.sql(&format!(
+        "GRANT PROCESS ON *.* TO {server}; GRANT SELECT, DELETE ON tablecast_publish_staging TO {server}"
+    ));
+
+    database.sql("DROP TRIGGER tablecast_publish");
+    for url in [database.url(), database.url_as(&server, PASSWORD)] {
+        assert_eq!(faults(&url), "wrong: SQL can't publish here: run `tablecast migrate`");
+    }
+    database.sql("DROP TRIGGER tablecast_publish_staging");
+    let said = faults(&database.url());
+    assert!(said.contains("table tablecast_publish_staging has lost its trigger"), "{said}");
+
+    migrate(&database, &[]);
+    assert_eq!(faults(&database.url()), "");
+    assert_eq!(rows(&database), "NULL", "asking publishes nothing");
+    assert_eq!(database.sql("SELECT COUNT(*) FROM tablecast_publish"), "0");
+}
+
+#[test]
+fn check_says_that_the_account_of_a_trigger_is_gone_and_migrate_takes_its_place() {
+    let database = mariadb::shared().database();
+    let owner = database.user("owner");
+    database.sql(&format!("GRANT ALL ON {}.* TO {owner}", database.name));
+    let migrated = try_migrate(&database.url_as(&owner, PASSWORD), &["--fence", "staging"]);
+    assert!(migrated.status.success(), "{migrated:?}");
+
+    database.sql(&format!("REVOKE ALL ON {}.* FROM {owner}", database.name));
+    let said = faults(&database.url());
+    assert!(said.contains(&format!("TRIGGER command denied to user '{owner}'")), "{said}");
+    database.sql(&format!("DROP USER {owner}"));
+    assert!(!database.try_sql(&publish("1")).status.success(), "each INSERT of a worker fails");
+    let said = faults(&database.url());
+    for table in ["tablecast_publish", "tablecast_publish_staging"] {
+        assert!(said.contains(&format!("each INSERT into {table} fails")), "{said}");
+    }
+    assert!(said.contains(&owner) && said.contains("run `tablecast migrate`"), "{said}");
+
+    migrate(&database, &[]);
+    assert_eq!(faults(&database.url()), "");
+    database.sql("INSERT INTO tablecast_publish_staging (stream, data) VALUES ('s', '1')");
+    database.sql(&publish("2"));
+    assert_eq!(rows(&database), "1 2");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The table in MariaDB: real servers, workers in the stock shell.
 
+mod drivers;
 mod gaps;
 mod histories;
 mod migrate;
@@ -101,7 +102,7 @@ fn server_account(database: &Database) -> String {
         ("SELECT, INSERT, DELETE", "solid_cable_messages"),
         ("SELECT, INSERT, UPDATE, DELETE", "tablecast_idempotency_keys"),
         ("SELECT, INSERT", "tablecast_prefixes"),
-        ("SELECT, DELETE", "tablecast_publish"),
+        ("SELECT, INSERT, DELETE", "tablecast_publish"),
         ("SELECT", "tablecast_defaults"),
     ] {
         database.sql(&format!("GRANT {rights} ON {table} TO {account}"));

@@ -54,6 +54,7 @@ fn a_wrong_url_says_what_is_wrong_with_it() {
         good.replace("mysql:", "mysq:"),
         format!("mysql://admin:{PASSWORD}@127.0.0.1"),
         format!("mysql://admin:{PASSWORD}@127.0.0.1:port/x"),
+        format!("mysql://admin:{PASSWORD}@/x"),
     ] {
         let output = tablecast().args(["serve", "--database-url", &url]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -72,8 +73,10 @@ fn every_spelling_of_a_url_serves() {
         assert!(server.said.iter().any(|line| line.contains("MariaDB 127.0.0.1")), "{:?}", server.said);
     }
     let folder = database.sql("SELECT @@socket");
-    let url = format!("mysql://admin:{PASSWORD}@localhost/{}?socket={folder}", database.name);
-    server().database_url(&url).open().start();
+    for host in ["localhost", ""] {
+        let url = format!("mysql://admin:{PASSWORD}@{host}/{}?socket={folder}", database.name);
+        server().database_url(&url).open().start();
+    }
 }
 
 #[test]

@@ -1,21 +1,11 @@
 //! Publishing by SQL through drivers as people use them.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{expect, listening};
+use sqlx::{Connection, Executor, PgConnection, Postgres, QueryBuilder, Row};
 
-/// Made by `tests/run`: drivers aren't in the system's own packages.
-fn installed(path: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    assert!(path.exists(), "{} is missing: tests/run installs it", path.display());
-    path
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+use super::{expect, listening, row};
+use crate::support::{installed, node, run};
 
 #[test]
 fn psycopg_publishes_in_its_transactions() {
@@ -104,9 +94,98 @@ await client.query(text, ["s", "5"]);
 await client.query("COMMIT");
 await client.end();
 "#;
-    installed("tests/drivers/node_modules/pg");
-    let mut node = Command::new("node");
-    node.args(["--input-type=module", "-e", program, "--", &database.url()]);
-    run(node.current_dir(installed("tests/drivers/package.json").parent().unwrap()));
+    node(program, &database.url());
     expect(&mut socket, &["1", r#"{"n":2}"#, "[3]", "4", "5"]);
+}
+
+const INSERT: &str = "INSERT INTO tablecast_publish (stream, data) VALUES ($1, $2)";
+
+#[tokio::test]
+async fn sqlx_publishes_by_the_extended_and_the_simple_protocol() -> Result<(), sqlx::Error> {
+    let (database, _server, mut socket) = listening();
+    let mut db = PgConnection::connect(&database.url()).await?;
+
+    let published = sqlx::query(INSERT).bind("s").bind(r#"{"n": 1}"#).execute(&mut db).await?;
+    sqlx::query(INSERT).bind("s").bind("2").persistent(false).execute(&mut db).await?;
+    sqlx::raw_sql(
+        "INSERT INTO tablecast_publish (stream, data) VALUES ('s', '3');
+         INSERT INTO tablecast_publish (stream, data) VALUES ('s', '4'), ('s', '5')",
+    )
+    .execute(&mut db)
+    .await?;
+    let returning = "INSERT INTO tablecast_publish (stream, data) VALUES ($1, $2) RETURNING id";
+    let first: i64 = sqlx::query_scalar(returning).bind("s").bind("6").fetch_one(&mut db).await?;
+    let second: i64 = db
+        .fetch_one("INSERT INTO tablecast_publish (stream, data) VALUES ('s', '7') RETURNING id")
+        .await?
+        .try_get("id")?;
+    QueryBuilder::<Postgres>::new("INSERT INTO tablecast_publish (stream, data) ")
+        .push_values(["8", "9"], |mut row, data| {
+            row.push_bind("s").push_bind(data);
+        })
+        .build()
+        .execute(&mut db)
+        .await?;
+    sqlx::query("INSERT INTO tablecast_publish (stream, data) SELECT 's', n FROM unnest($1::text[]) AS n")
+        .bind(["10", "11"])
+        .execute(&mut db)
+        .await?;
+    let mut copy = db.copy_in_raw("COPY tablecast_publish (stream, data) FROM STDIN").await?;
+    copy.send("s\t12\ns\t13\n".as_bytes()).await?;
+    copy.finish().await?;
+
+    assert_eq!(published.rows_affected(), 1);
+    assert!(6 <= first && first < second, "{first}, {second}");
+    expect(&mut socket, &[r#"{"n": 1}"#]);
+    expect(&mut socket, &["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]);
+    socket.nothing_else();
+    Ok(())
+}
+
+#[tokio::test]
+async fn sqlx_publishes_in_a_transaction_of_its_own() -> Result<(), sqlx::Error> {
+    let (database, _server, mut socket) = listening();
+    let mut db = PgConnection::connect(&database.url()).await?;
+
+    let mut transaction = db.begin().await?;
+    sqlx::query(INSERT).bind("s").bind("1").execute(&mut *transaction).await?;
+    let mut savepoint = transaction.begin().await?;
+    let refused = sqlx::query(INSERT).bind("s").bind("nope").execute(&mut *savepoint).await.unwrap_err();
+    savepoint.rollback().await?;
+    sqlx::raw_sql("INSERT INTO tablecast_publish (stream, data) VALUES ('s', '2')")
+        .execute(&mut *transaction)
+        .await?;
+    socket.nothing_else();
+    transaction.commit().await?;
+    let mut dropped = db.begin().await?;
+    sqlx::query(INSERT).bind("s").bind("\"dropped\"").execute(&mut *dropped).await?;
+    drop(dropped);
+    sqlx::query(INSERT).bind("s").bind("3").execute(&mut db).await?;
+
+    assert!(refused.to_string().contains("invalid input syntax for type json"), "{refused}");
+    expect(&mut socket, &["1", "2", "3"]);
+    socket.nothing_else();
+    Ok(())
+}
+
+#[tokio::test]
+async fn sqlx_writes_straight_into_the_table() -> Result<(), sqlx::Error> {
+    let (database, _server, mut socket) = listening();
+    let mut db = PgConnection::connect(&database.url()).await?;
+    let bound = "INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)
+         SELECT $1, n, timezone('UTC', now()), ('x' || encode(substr(sha256($1), 1, 8), 'hex'))::bit(64)::bigint
+         FROM unnest($2::bytea[]) AS n RETURNING id";
+
+    for (persistent, data) in [(true, [b"1", b"2"]), (false, [b"3", b"4"])] {
+        let query = sqlx::query_scalar(bound).bind(b"s").bind(data.map(|n| &n[..]));
+        let ids: Vec<i64> = query.persistent(persistent).fetch_all(&mut db).await?;
+        assert_eq!(ids.len(), 2);
+    }
+    let mut transaction = db.begin().await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(row("s", "5"))).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+
+    expect(&mut socket, &["1", "2", "3", "4", "5"]);
+    socket.nothing_else();
+    Ok(())
 }

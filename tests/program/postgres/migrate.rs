@@ -1,7 +1,10 @@
 //! `tablecast migrate`: on whatever is there, and by whoever may.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
 use super::{RAILS, expect, listen, migrate, migrated, publish, row, serve, try_migrate};
-use crate::support::{Database, PASSWORD, postgres, tablecast};
+use crate::support::{Database, PASSWORD, postgres, tablecast, until};
 
 fn works(database: &Database) {
     let server = serve(database).start();
@@ -111,6 +114,68 @@ fn an_index_that_was_broken_off_is_made_again() {
     );
     migrate(&database, &[]);
     assert_eq!(database.sql("SELECT bool_and(indisvalid) FROM pg_index"), "t");
+}
+
+/// The server processes that hold the lock of `migrate` in this database.
+fn lock_holders(database: &Database) -> String {
+    database.sql(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+}
+
+/// `tablecast migrate`, running.
+fn migrating(database: &Database) -> Child {
+    let mut migrate = tablecast();
+    migrate.args(["migrate", "--database-url", &database.url()]);
+    migrate.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until one makes its index, for which it waits for somebody's transaction.
+fn until_its_index_waits(database: &Database) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'";
+    until("its index waits", || database.sql(waiting) == "1");
+}
+
+#[test]
+fn a_migrate_that_is_killed_while_its_index_waits_is_in_nobodys_way() {
+    let database = postgres::shared().database();
+    database.sql(RAILS);
+    let worker = database.begin(&row("s", "0"));
+    let mut killed = migrating(&database);
+    until_its_index_waits(&database);
+
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    until("its lock is free", || lock_holders(&database).is_empty());
+
+    worker.commit();
+    migrate(&database, &[]);
+    assert_eq!(database.sql("SELECT bool_and(indisvalid) FROM pg_index"), "t");
+    works(&database);
+}
+
+#[test]
+fn a_migrate_that_waits_for_another_says_for_whom() {
+    let database = postgres::shared().database();
+    database.sql(RAILS);
+    let mut worker = database.begin(&row("s", "0"));
+    let open = worker.backend_pid();
+    let mut first = migrating(&database);
+    until_its_index_waits(&database);
+    let holder = lock_holders(&database);
+
+    let mut second = migrating(&database);
+    let mut said = BufReader::new(second.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    worker.commit();
+
+    let expected = format!("server process {holder} waits for the open transaction of pid {open}");
+    assert!(line.contains(&expected) && line.contains(&format!("pg_terminate_backend({holder})")), "{line}");
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+    assert!(said.next().is_none(), "it says so once");
+    works(&database);
 }
 
 #[test]

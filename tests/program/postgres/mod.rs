@@ -11,6 +11,7 @@ mod publishing;
 mod refusals;
 mod rows;
 mod servers;
+mod states;
 mod trim;
 mod versions;
 mod waking;

@@ -61,6 +61,26 @@ fn a_wrong_url_says_what_is_wrong_with_it() {
 }
 
 #[test]
+fn a_url_without_a_host_leads_where_libpq_would_go() {
+    let database = migrated();
+    let folder = database.sql("SHOW unix_socket_directories");
+    let (port, name) = (database.address.port(), &database.name);
+    for url in [
+        format!("postgres://admin:{PASSWORD}@:{port}/{name}"),
+        format!("postgres:///{name}?user=admin&password={PASSWORD}&port={port}"),
+        format!("postgres://admin:{PASSWORD}@/{name}?port={port}&host={folder}"),
+    ] {
+        let mut check = tablecast();
+        check.args(["check", "--public-streams=*", "--database-url", &url]);
+        // The last one names the folder by itself.
+        check.env("PGHOST", if url.contains("host=") { "no-such-host.invalid" } else { &folder });
+        let output = check.output().unwrap();
+        assert!(output.status.success(), "{url}: {output:?}");
+        assert_names(&String::from_utf8_lossy(&output.stdout), &[&format!("PostgreSQL {folder}/{name}")]);
+    }
+}
+
+#[test]
 fn a_table_that_cannot_be_followed_says_why() {
     let without = |column: &str| {
         let table = RAILS.lines().find(|line| line.contains("CREATE TABLE")).unwrap();

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 pub use database::{Database, DatabaseServer, PASSWORD};
 pub use http::{Answer, get, request, request_over};
 pub use pgbouncer::PgBouncer;
+pub use process::{installed, node, run};
 pub use proxy::Proxy;
 pub use server::{Builder, Server, server, tablecast};
 pub use socket::{Frame, Socket};

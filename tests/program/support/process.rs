@@ -217,6 +217,21 @@ pub fn find(program: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{program} is not installed: tests/run installs it"))
 }
 
+/// What `tests/run` installs in the repository, since it isn't in the system's own packages.
+pub fn installed(path: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    assert!(path.exists(), "{} is missing: tests/run installs it", path.display());
+    path
+}
+
+/// Runs a program in Node with one argument, beside the drivers that `tests/run` installs.
+pub fn node(program: &str, argument: &str) {
+    let drivers = installed("tests/drivers/node_modules");
+    let mut node = Command::new("node");
+    node.args(["--input-type=module", "-e", program, "--", argument]);
+    run(node.current_dir(drivers.parent().unwrap()));
+}
+
 /// A port of 127.0.0.1 that is free, and stays so while its server is down: outgoing connections
 /// and listeners that leave the choice to the system have higher ones.
 pub fn free_port() -> u16 {

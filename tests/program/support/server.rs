@@ -5,6 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{Answer, Authority, PATIENCE, Pair, Socket, Wire, get, request};
@@ -173,6 +174,13 @@ impl Server {
         socket
     }
 
+    /// One of whose messages little is on its way: see [`Wire::narrow`].
+    pub fn connect_narrowly(&self) -> Socket {
+        let mut socket = Socket::try_open_over(Wire::narrow(self.public), self.public, "/cable", &[]);
+        assert_eq!(socket.text(), r#"{"type":"welcome"}"#);
+        socket
+    }
+
     /// The same over TLS, by a client that trusts the authority.
     pub fn connect_over_tls(&self, authority: &Authority) -> Socket {
         let wire = Wire::tls(self.public, authority.client());
@@ -198,6 +206,28 @@ impl Server {
 
     pub fn publish(&self, body: &str) -> Answer {
         request(self.internal, "POST", "/broadcast", &[("Content-Type", "application/json")], body.as_bytes())
+    }
+
+    /// Messages that go together, in as few requests as it takes.
+    pub fn publish_all<'a>(&self, messages: impl IntoIterator<Item = (&'a str, Value)>) {
+        let messages = messages.into_iter().map(|(stream, data)| json!({ "stream": stream, "data": data }));
+        let messages: Vec<String> = messages.map(|message| message.to_string()).collect();
+        let mut rest = &messages[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest.iter().take_while(|message| {
+                bytes += message.len() + 1;
+                bytes < 8 << 20
+            });
+            let (now, later) = rest.split_at(fit.count().min(1000));
+            assert_eq!(self.publish(&format!("[{}]", now.join(","))).status, 201);
+            rest = later;
+        }
+    }
+
+    /// How many connections were closed, by reason.
+    pub fn closed(&self, reason: &str) -> f64 {
+        self.metric(&format!("tablecast_connections_closed_total{{reason=\"{reason}\"}}"))
     }
 
     pub fn metric(&self, name: &str) -> f64 {

@@ -7,6 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_tim
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use socket2::{Domain, Type};
 
 use super::PATIENCE;
 
@@ -95,6 +96,19 @@ pub enum Wire {
 impl Wire {
     pub fn plain(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::Plain(stream)
+    }
+
+    /// With room for so little on its way that a client that doesn't read is soon seen. On a real
+    /// network segments are as small; those of the loopback device fill megabytes.
+    pub fn narrow(address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_tcp_mss(1000).unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self::Plain(stream)
