@@ -74,6 +74,7 @@ impl Server {
         let limits = ListenerLimits {
             max_connections: max_connections(config.http.max_connections),
             accept_rate: config.http.accept_rate,
+            write_timeout: config.connection.write_timeout,
         };
         let prefix = config.bus.prefix.clone();
         let Bus { tail, publisher, writer, status, info, .. } = Bus::open(&config.bus).await?;

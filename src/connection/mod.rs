@@ -104,10 +104,7 @@ pub async fn serve(socket: impl Socket + 'static, early: Bytes, agreed: Agreed, 
     let reason = match end {
         Some(End::Gone) => "gone",
         Some(End::Stalled) => "write_timeout",
-        Some(End::Closed) => {
-            outbox.close(Closing::Client);
-            "client"
-        }
+        Some(End::Closed) => "client",
         Some(End::Violation { code, reason }) => {
             outbox.close(Closing::Violation(code));
             reason

@@ -77,7 +77,7 @@ impl Reader {
             }
             Event::Pong => Ok(Incoming::Control),
             Event::Close { code, reason } => {
-                self.outbox.push(Frame::close_answer(code, &reason), Of::Connection);
+                self.outbox.close_with(Frame::close_answer(code, &reason));
                 Err(End::Closed)
             }
         }

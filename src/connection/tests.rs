@@ -1,16 +1,20 @@
 //! A connection over a pipe, fed from a source in memory.
 
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context as Task, Poll};
+
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 use tungstenite::protocol::Role;
 
 use super::*;
-use crate::bus::Batch;
 use crate::bus::memory::{MemoryWriter, memory};
+use crate::bus::{Batch, Message as Row};
 use crate::channels::Pattern;
 use crate::hub::follow;
 use crate::stream::{Prefix, Stream};
@@ -234,4 +238,69 @@ async fn a_command_that_takes_too_long_ends_the_connection_and_a_client_that_res
     let mut close = [0; 4];
     loris.read_exact(&mut close).await.unwrap();
     assert_eq!(close, [0x88, 2, 0x03, 0xf0], "1008");
+}
+
+/// A socket that takes everything, and shows what it has taken.
+struct Recording(Arc<Mutex<Vec<u8>>>);
+
+impl Socket for Recording {
+    fn poll_read(&self, _: &mut Task<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_write(&self, _: &mut Task<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut taken = self.0.lock();
+        let before = taken.len();
+        slices.iter().for_each(|slice| taken.extend_from_slice(slice));
+        Poll::Ready(Ok(taken.len() - before))
+    }
+
+    fn poll_flush(&self, _: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&self, _: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// RFC 6455, 5.5.1. The hub publishes while the client says goodbye.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_follows_the_answer_to_a_close() {
+    let fixture = fixture();
+    let streams: Vec<Stream> = (0..10).map(|n| stream(&format!("s{n}"))).collect();
+    let mut early = Vec::new();
+    for stream in &streams {
+        let command = json!({ "command": "subscribe", "identifier": identifier(stream) }).to_string();
+        early.extend([0x81, 0xfe, 0, command.len() as u8, 0, 0, 0, 0]);
+        early.extend(command.bytes());
+    }
+    early.extend([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
+    let messages: Vec<Row> = streams
+        .iter()
+        .map(|stream| Row { stream: stream.clone(), payload: "1".into(), superseded: false })
+        .collect();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let publishing = {
+        let (hub, is_over) = (fixture.context.hub.clone(), is_over.clone());
+        std::thread::spawn(move || {
+            while !is_over.load(Relaxed) {
+                hub.publish(&messages);
+            }
+        })
+    };
+
+    let mut late = 0;
+    for _ in 0..200 {
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let socket = Recording(taken.clone());
+        let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
+        serve(socket, Bytes::copy_from_slice(&early), agreed, fixture.context.clone()).await;
+        let taken = taken.lock();
+        late += usize::from(!taken.ends_with(&[0x88, 2, 0x03, 0xe8]));
+    }
+    is_over.store(true, Relaxed);
+    publishing.join().unwrap();
+
+    assert_eq!(late, 0);
 }

@@ -30,6 +30,8 @@ pub struct ListenerLimits {
     pub max_connections: usize,
     /// New sockets a second; more wait in the kernel's queue.
     pub accept_rate: u32,
+    /// How long a client may take nothing of what waits for it.
+    pub write_timeout: Duration,
 }
 
 /// Who doesn't shake hands in this time, or send a request's head, isn't going to.
@@ -85,7 +87,7 @@ pub async fn serve(
             }
             continue;
         };
-        set_options(&stream);
+        set_options(&stream, limits.write_timeout);
         let (routes, socket, closing) = (routes.clone(), Arc::new(place), closing.clone());
         match &certificates {
             None => tasks.spawn(converse(stream, routes, socket, closing)),
@@ -159,14 +161,15 @@ fn refuse(stream: &TcpStream) {
     let _ = stream.try_write(answer);
 }
 
-fn set_options(stream: &TcpStream) {
+fn set_options(stream: &TcpStream, write_timeout: Duration) {
     let socket = SockRef::from(stream);
     // A message is small and wants to leave now.
     let _ = socket.set_tcp_nodelay(true);
     let _ =
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_PEER / 2).with_interval(DEAD_PEER / 6));
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(DEAD_PEER));
+    // Who is alive and takes nothing is dead to the kernel as well, and has as long as the setting says.
+    let _ = socket.set_tcp_user_timeout(Some(DEAD_PEER.max(write_timeout)));
 }
 
 /// Lets so many through a second, a few of them at once.

@@ -165,6 +165,15 @@ impl Outbox {
         });
     }
 
+    /// Accepts no more but this answer to a client that wants to go: nothing follows a Close.
+    pub fn close_with(&self, answer: Frame) {
+        self.change(|state| {
+            state.queue.push(answer, Of::Connection, self.max_bytes);
+            state.queue.close(Closing::Client);
+            ((), true)
+        });
+    }
+
     pub fn is_closing(&self) -> bool {
         self.state.lock().queue.closing().is_some()
     }

@@ -37,7 +37,7 @@ fn follow(socket: &mut Socket) -> u64 {
 fn a_thousand_clients_at_once_are_let_in_at_a_rate_and_cost_the_others_nothing() {
     const CLIENTS: usize = 1000;
     let _ = rlimit::increase_nofile_limit(8192);
-    let server = server().open().arg("--accept-rate=200").start();
+    let server = server().open().arg("--accept-rate=125").start();
     let mut established = server.connect();
     established.subscribe(&pubsub("s"));
     let is_over = AtomicBool::new(false);
@@ -70,7 +70,7 @@ fn a_thousand_clients_at_once_are_let_in_at_a_rate_and_cost_the_others_nothing()
 
     assert!(clients.iter().all(Result::is_ok), "all are confirmed");
     assert!(published > 0);
-    assert!(took > Duration::from_secs(3), "{CLIENTS} in {took:?}");
+    assert!(took > DEAD, "{CLIENTS} in {took:?}");
     assert_eq!(server.metric("tablecast_subscriptions"), (CLIENTS + 1) as f64);
     drop(clients);
     until("they have gone", || server.metric("tablecast_connections") == 1.0);

@@ -87,17 +87,6 @@ fn a_client_that_does_not_read_states_is_kept_and_finds_the_latest_of_each() {
 }
 
 #[test]
-fn a_client_that_reads_states_in_time_gets_all_of_them() {
-    let server = start();
-    let mut quick = server.connect();
-    quick.subscribe(&gauge(1));
-    for n in 0..COUNT {
-        server.publish_all([("gauge:1", numbered(n))]);
-        assert_eq!(quick.message(&gauge(1)), numbered(n).to_string());
-    }
-}
-
-#[test]
 fn a_client_that_does_not_read_events_beside_its_states_is_disconnected() {
     let server = start();
     let mut slow = server.connect_narrowly();
