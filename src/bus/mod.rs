@@ -57,7 +57,6 @@ mod simulation;
 pub mod sqlite;
 mod status;
 mod tail;
-mod throttle;
 mod trim;
 mod url;
 

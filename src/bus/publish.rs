@@ -11,11 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::database::{Database, Trouble, Writer};
 use super::request::{IdempotencyKey, Outcome, Outgoing, Request};
 use super::tail::Progress;
-use super::throttle::OnceAMinute;
 use super::trim::Trimmer;
 use super::{BusConfig, Info};
 use crate::stream::Prefix;
-use crate::telemetry::metrics;
+use crate::telemetry::{OnceAMinute, metrics};
 
 /// A request in the queue.
 struct Queued {

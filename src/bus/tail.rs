@@ -14,10 +14,9 @@ use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
 use super::gaps::{Gaps, Request, Tick};
 use super::position::{Ids, Steps};
 use super::row::{Content, Page, Row};
-use super::throttle::OnceAMinute;
 use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle, channel_hash};
 use crate::stream::{MAX_CHANNEL_BYTES, Prefix, Stream};
-use crate::telemetry::metrics;
+use crate::telemetry::{OnceAMinute, metrics};
 
 /// Follows the table by id, and releases its prefix's rows.
 ///

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::telemetry::metrics;
+use crate::telemetry::{OnceAMinute, metrics};
 use crate::tls::{self, Certificates, HandshakeError, TlsSocket};
 
 /// A place among a listener's open sockets, held by whoever serves one.
@@ -55,7 +55,7 @@ pub async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut pace = Pace::new(limits.accept_rate);
-    let mut complaints = Complaints::default();
+    let mut told = OnceAMinute::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -67,7 +67,9 @@ pub async fn serve(
             Err(error) => {
                 // The peer's error is its own; ours (no file descriptors) passes with time.
                 if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
-                    complaints.say(|| tracing::error!(%error, "sockets can't be accepted"));
+                    if told.is_due() {
+                        tracing::error!(%error, "sockets can't be accepted");
+                    }
                     sleep(Duration::from_millis(100)).await;
                 }
                 continue;
@@ -75,12 +77,12 @@ pub async fn serve(
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
             metrics().refused("max_connections");
-            complaints.say(|| {
+            if told.is_due() {
                 tracing::warn!(
                     limit = limits.max_connections,
                     "as many connections as --max-connections allows: more are refused"
                 );
-            });
+            }
             // A client that expects TLS would take the answer for a broken one.
             if certificates.is_none() {
                 refuse(&stream);
@@ -188,18 +190,5 @@ impl Pace {
         self.next = self.next.max(now.checked_sub(ACCEPT_BURST).unwrap_or(now));
         sleep_until(self.next).await;
         self.next += self.interval;
-    }
-}
-
-/// Says something at most once a minute.
-#[derive(Default)]
-struct Complaints(Option<Instant>);
-
-impl Complaints {
-    fn say(&mut self, say: impl FnOnce()) {
-        if self.0.is_none_or(|last| last.elapsed() >= Duration::from_secs(60)) {
-            self.0 = Some(Instant::now());
-            say();
-        }
     }
 }

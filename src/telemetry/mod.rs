@@ -1,12 +1,14 @@
 //! What the program tells its operators: logs and metrics.
 
 mod metrics;
+mod throttle;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
 pub use metrics::{Metrics, install as install_metrics, metrics};
+pub use throttle::OnceAMinute;
 
 /// How log lines are written, to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::{Frame, Socket, begin, get, pubsub, server, until};
+use crate::support::{Frame, Server, Socket, begin, get, pubsub, server, until};
 
 #[test]
 fn subscriptions_over_the_limit_are_rejected() {
@@ -39,7 +39,12 @@ fn commands_over_the_rate_end_the_connection_with_leave_to_return() {
 #[test]
 fn a_client_that_does_not_read_is_disconnected_and_harms_nobody() {
     let server = server().open().arg("--send-buffer-bytes=64KiB").start();
-    let (mut slow, mut quick) = (server.connect(), server.connect());
+    let (slow, quick) = (server.connect(), server.connect());
+    a_slow_client_is_disconnected_and_harms_nobody(&server, slow, quick);
+}
+
+/// Of a server with a buffer of 64 KiB.
+pub fn a_slow_client_is_disconnected_and_harms_nobody(server: &Server, mut slow: Socket, mut quick: Socket) {
     slow.subscribe(&pubsub("s"));
     quick.subscribe(&pubsub("s"));
     let payload = format!("\"{}\"", "x".repeat(30_000));

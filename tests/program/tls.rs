@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, ProtocolVersion};
 
+use crate::limits::a_slow_client_is_disconnected_and_harms_nobody;
 use crate::support::{
     Authority, Frame, Pair, Server, Socket, Wire, get, pubsub, request, request_over, server, tablecast,
     until,
@@ -463,32 +464,8 @@ fn a_handshake_takes_a_place_and_over_the_limit_there_is_none() {
 fn a_client_that_does_not_read_is_disconnected_and_harms_nobody() {
     let authority = Authority::new();
     let server = server().open().arg("--send-buffer-bytes=64KiB").with_tls(&authority.issue()).start();
-    let (mut slow, mut quick) = (server.connect_over_tls(&authority), server.connect_over_tls(&authority));
-    slow.subscribe(&pubsub("s"));
-    quick.subscribe(&pubsub("s"));
-    let payload = format!("\"{}\"", "x".repeat(30_000));
-    let body = format!(r#"{{"stream":"s","data":{payload}}}"#);
-
-    let slow_count = || server.metric(r#"tablecast_connections_closed_total{reason="disconnected"}"#);
-    for _ in 0..2000 {
-        assert_eq!(server.publish(&body).status, 201);
-        assert_eq!(quick.message(&pubsub("s")), payload);
-        if slow_count() > 0.0 {
-            break;
-        }
-    }
-    assert_eq!(slow_count(), 1.0);
-
-    let last = loop {
-        match slow.next() {
-            Frame::Text(text) if text.starts_with(r#"{"identifier""#) => assert!(text.ends_with("\"}")),
-            other => break other,
-        }
-    };
-    let disconnect = r#"{"type":"disconnect","reason":"slow_consumer","reconnect":true}"#;
-    assert_eq!(last, Frame::Text(disconnect.into()));
-    assert_eq!(slow.next(), Frame::Close(1000, String::new()));
-    quick.nothing_else();
+    let (slow, quick) = (server.connect_over_tls(&authority), server.connect_over_tls(&authority));
+    a_slow_client_is_disconnected_and_harms_nobody(&server, slow, quick);
 }
 
 #[test]

@@ -20,8 +20,6 @@ pub(super) struct Queue {
     lent: usize,
     /// Some frames are nobody's any more.
     marked: bool,
-    /// More is queued than fits, since some of what is lent will go.
-    overdrawn: bool,
     closing: Option<Closing>,
 }
 
@@ -30,6 +28,13 @@ struct Queued {
     /// None while it is lent.
     frame: Option<Frame>,
     of: Of,
+}
+
+impl Queued {
+    /// In bytes; 0 while it is lent.
+    fn len(&self) -> usize {
+        self.frame.as_ref().map_or(0, Frame::len)
+    }
 }
 
 /// Whose a frame is.
@@ -82,9 +87,8 @@ impl Queue {
             }
             self.conflate();
             if !self.fits(&frame, max_bytes) {
-                // What is lent and was marked takes no room once it is back.
-                self.overdrawn = is_state && self.lent > 0;
-                if !self.overdrawn {
+                // What is lent and was marked takes no room once it is back; then we look again.
+                if !is_state || self.lent == 0 {
                     self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
                     return false;
                 }
@@ -100,9 +104,9 @@ impl Queue {
         self.bytes + frame.len() <= max_bytes || self.bytes <= max_bytes / 2
     }
 
-    /// Whether the last frame doesn't fit.
+    /// Whether the last frame doesn't fit, which it may be let in for while others are lent.
     fn is_overfull(&self, max_bytes: usize) -> bool {
-        let last = self.frames.back().and_then(|queued| queued.frame.as_ref()).map_or(0, Frame::len);
+        let last = self.frames.back().map_or(0, Queued::len);
         self.bytes > max_bytes && self.bytes - last > max_bytes / 2
     }
 
@@ -168,7 +172,7 @@ impl Queue {
             if bytes >= BATCH_BYTES {
                 break;
             }
-            bytes += queued.frame.as_ref().map_or(0, Frame::len);
+            bytes += queued.len();
             *place = queued.frame.take();
             count += 1;
         }
@@ -192,7 +196,7 @@ impl Queue {
         }
         self.lent = 0;
         self.settle();
-        if std::mem::take(&mut self.overdrawn) && self.is_overfull(max_bytes) {
+        if self.closing.is_none() && self.is_overfull(max_bytes) {
             self.conflate();
             if self.is_overfull(max_bytes) {
                 self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
@@ -240,7 +244,7 @@ impl Queue {
             let stays = fixed > 0 || queued.of != Of::Nobody;
             fixed = fixed.saturating_sub(1);
             if !stays {
-                *bytes -= queued.frame.as_ref().map_or(0, Frame::len);
+                *bytes -= queued.len();
             }
             stays
         });
