@@ -71,6 +71,8 @@ struct Stage {
     began: Instant,
     /// Writers and faults come to their end.
     over: AtomicBool,
+    /// Each stream's last message is committed, or never will be.
+    written: AtomicBool,
     /// What each connection saw last, packed; 0 before the first.
     seen: Vec<AtomicU64>,
     /// Each writer's process in the database while it is in a transaction, else 0.
@@ -92,6 +94,10 @@ impl Stage {
     fn is_over(&self) -> bool {
         self.over.load(Relaxed)
     }
+
+    fn is_written(&self) -> bool {
+        self.written.load(Relaxed)
+    }
 }
 
 /// Whatever fails, no thread goes on for ever.
@@ -100,6 +106,7 @@ struct Ending<'a>(&'a Stage);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.over.store(true, Relaxed);
+        self.0.written.store(true, Relaxed);
     }
 }
 
@@ -124,6 +131,7 @@ fn run(engine: Engine) {
         seed,
         began: Instant::now(),
         over: AtomicBool::new(false),
+        written: AtomicBool::new(false),
         seen: (0..servers.len() * reader::WHOLE).map(|_| AtomicU64::new(0)).collect(),
         backends: (0..WRITERS).map(|_| AtomicI32::new(0)).collect(),
         prepares,
@@ -188,6 +196,7 @@ fn record(
         let journal = Journal::new(journal.collect());
         let table = runtime.block_on(async {
             writer::publish_markers(stage).await;
+            stage.written.store(true, Relaxed);
             read_table(stage, &journal).await
         });
         let mut logs: Vec<Log> = staying.into_iter().map(|reader| reader.join().unwrap()).collect();

@@ -16,7 +16,7 @@ use crate::support::{Frame, Server, Socket, pubsub};
 pub const MARKER: u16 = u16::MAX;
 /// So many connections of each server stay from the beginning to the end.
 pub const WHOLE: usize = 3;
-/// How long after the writers' end the last message may take.
+/// How long after its commit a stream's last message may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// What comes after the last message, in this time, is told as out of order.
 const AFTERMATH: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ impl Whole {
     }
 
     pub fn read(mut self, stage: &Stage) -> Log {
-        let mut over: Option<Instant> = None;
+        let mut written: Option<Instant> = None;
         let mut marked: Option<Instant> = None;
         let mut markers = 0;
         while self.connection.log.ended.is_none() {
@@ -72,7 +72,8 @@ impl Whole {
                 if marked.get_or_insert_with(Instant::now).elapsed() >= AFTERMATH {
                     break;
                 }
-            } else if stage.is_over() && over.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
+            } else if stage.is_written() && written.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT
+            {
                 break;
             }
         }
@@ -176,10 +177,10 @@ impl Naive {
     }
 
     pub async fn read(mut self) -> Log {
-        let mut over: Option<Instant> = None;
+        let mut written: Option<Instant> = None;
         let mut markers = 0;
         while markers < STREAMS {
-            if self.stage.is_over() && over.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
+            if self.stage.is_written() && written.get_or_insert_with(Instant::now).elapsed() >= LONGEST_WAIT {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

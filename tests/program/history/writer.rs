@@ -153,7 +153,9 @@ impl Writer {
             Err(error) => {
                 let refused = is_refusal(&error);
                 transaction.error = Some(error.to_string());
-                if !refused || self.session().run("ROLLBACK".into()).await.is_err() {
+                // A session that is slow would stay so, and make a statement of many rows take minutes.
+                let stays = refused && style != Style::SlowTrigger;
+                if !stays || self.session().run("ROLLBACK".into()).await.is_err() {
                     self.session = None;
                 }
                 let unknown = !refused && transaction.committing.is_some();
