@@ -12,6 +12,7 @@ pub mod config;
 pub mod connection;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod server;
 pub mod stream;
 pub mod telemetry;

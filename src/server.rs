@@ -20,7 +20,7 @@ use crate::bus::{Bus, Info, SetupError, Tail};
 use crate::config::Config;
 use crate::connection::Context;
 use crate::http::{self, App, ListenerLimits};
-use crate::hub;
+use crate::hub::{self, Notice};
 use crate::tls::{Certificates, PairError};
 
 /// Bound to its addresses and its table, and not yet serving.
@@ -236,9 +236,14 @@ impl Server {
 async fn follow(tail: Tail, context: Arc<Context>) {
     // A few pieces fill an outbox.
     let piece_bytes = context.limits.send_buffer_bytes / 4;
-    hub::follow(tail, context.hub.clone(), piece_bytes, || {
-        tracing::warn!("the table's history is another one: all clients are asked to reconnect");
-        context.connections.disconnect_all(DisconnectReason::NewHistory);
+    hub::follow(tail, context.hub.clone(), piece_bytes, |notice| match notice {
+        Notice::NewHistory => {
+            tracing::warn!("the table's history is another one: all clients are asked to reconnect");
+            context.connections.disconnect_all(DisconnectReason::NewHistory);
+        }
+        Notice::Disconnect { name, reconnect } => {
+            context.connections.disconnect(name, DisconnectReason::Remote { reconnect });
+        }
     })
     .await;
 }

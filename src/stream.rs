@@ -91,6 +91,19 @@ impl Prefix {
         Ok(Stream(name.into()))
     }
 
+    /// Where the remote disconnects of the connections of this name go, Rails' and ours.
+    pub fn disconnects(&self, name: &str) -> Result<Stream, StreamError> {
+        if name.is_empty() {
+            return Err(StreamError::Empty);
+        }
+        if name.contains('\0') {
+            return Err(StreamError::Nul);
+        }
+        let stream = Stream(format!("{RESERVED}{name}").into());
+        let length = self.lead().len() + stream.0.len();
+        if length > MAX_CHANNEL_BYTES { Err(StreamError::TooLong(length)) } else { Ok(stream) }
+    }
+
     /// What the table's `channel` holds for a stream.
     pub fn channel(&self, stream: &Stream) -> String {
         self.lead() + &stream.0
@@ -112,6 +125,11 @@ impl Prefix {
 impl Stream {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of the connections that its messages end, if it is one of [`Prefix::disconnects`].
+    pub fn disconnects(&self) -> Option<&str> {
+        self.0.strip_prefix(RESERVED)
     }
 }
 
@@ -176,5 +194,11 @@ mod tests {
         assert_eq!(prefix("").stream("action_cable/1"), Err(StreamError::Reserved));
         assert_eq!(prefix("").stream("staging:action_cable/1"), Err(StreamError::Reserved));
         assert!(prefix("a").stream("b:action_cable/1").is_ok());
+
+        let stream = prefix("a").disconnects("Z2lk").unwrap();
+        assert_eq!(prefix("a").channel(&stream), "a:action_cable/Z2lk");
+        assert_eq!(stream.disconnects(), Some("Z2lk"));
+        assert_eq!(prefix("a").strip(b"a:b:action_cable/1").unwrap().disconnects(), None);
+        assert_eq!(prefix("").disconnects(""), Err(StreamError::Empty));
     }
 }

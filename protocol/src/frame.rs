@@ -19,6 +19,14 @@ pub enum DisconnectReason {
     RateLimit,
     /// The table's history is another one: what was delivered may not exist.
     NewHistory,
+    /// The client hasn't shown who it is, or no longer is who it was.
+    Unauthorized,
+    /// Its token has come to its end; AnyCable's client fetches a new one.
+    TokenExpired,
+    /// Who it is can't be found out now.
+    IdentityUnavailable,
+    /// The application has ended it.
+    Remote { reconnect: bool },
 }
 
 /// RFC 6455, 7.4.1.
@@ -44,13 +52,25 @@ impl DisconnectReason {
             Self::SlowConsumer => "slow_consumer",
             Self::RateLimit => "rate_limit",
             Self::NewHistory => "new_history",
+            Self::Unauthorized => "unauthorized",
+            Self::TokenExpired => "token_expired",
+            Self::IdentityUnavailable => "identity_unavailable",
+            Self::Remote { .. } => "remote",
         }
     }
 
     /// Whether the client may come back. It is in every disconnect message: a
     /// client that doesn't find it never returns.
     pub fn reconnect(self) -> bool {
-        true
+        match self {
+            Self::Unauthorized | Self::TokenExpired => false,
+            Self::Remote { reconnect } => reconnect,
+            Self::ServerRestart
+            | Self::SlowConsumer
+            | Self::RateLimit
+            | Self::NewHistory
+            | Self::IdentityUnavailable => true,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use tablecast_protocol::Identifier;
 pub use pattern::Pattern;
 pub use template::{Template, TemplateError};
 
+use crate::identity::Identity;
 use crate::stream::{Prefix, Stream, StreamError};
 
 /// Who may subscribe to a channel, and to which stream that leads.
@@ -89,7 +90,8 @@ impl Channels {
         Ok(Self { rules: by_name, public_streams, prefix })
     }
 
-    pub fn resolve(&self, identifier: &Identifier<'_>) -> Result<Target, Refusal> {
+    pub fn resolve(&self, identifier: &Identifier<'_>, who: Option<&Identity>) -> Result<Target, Refusal> {
+        let _ = who;
         let channel = identifier.channel().ok_or(Refusal::NoChannel)?;
         if let Some(rule) = self.rules.get(&channel) {
             let Allow::Public = rule.allow;
@@ -149,7 +151,9 @@ mod tests {
     }
 
     fn resolve(channels: &Channels, identifier: &str) -> Result<String, Refusal> {
-        channels.resolve(&Identifier::parse(identifier).unwrap()).map(|target| target.stream.to_string())
+        channels
+            .resolve(&Identifier::parse(identifier).unwrap(), None)
+            .map(|target| target.stream.to_string())
     }
 
     #[test]

@@ -2,12 +2,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use slab::Slab;
 use tablecast_protocol::{DisconnectReason, Frame};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::hub::{Closing, Hub, Offered, Outbox};
+use crate::identity::Who;
 use crate::telemetry::metrics;
 
 /// The connections that are open: who is pinged, and who is told when the server goes.
@@ -15,8 +17,15 @@ use crate::telemetry::metrics;
 /// They stand in as many slots as a beat has ticks, so that ten thousand clients are
 /// not all pinged, and woken, at one instant.
 pub struct Connections {
-    slots: Vec<Mutex<Slab<Arc<Outbox>>>>,
+    slots: Vec<Mutex<Slab<Entry>>>,
     next_slot: AtomicUsize,
+    /// Those that have a name, by it.
+    named: DashMap<Arc<str>, Slab<Arc<Outbox>>>,
+}
+
+struct Entry {
+    outbox: Arc<Outbox>,
+    who: Who,
 }
 
 /// Rails' heartbeat. A client takes six seconds of silence for a dead connection.
@@ -30,32 +39,43 @@ const DISCONNECTS_PER_SECOND: u32 = 500;
 impl Default for Connections {
     fn default() -> Self {
         let ticks = BEAT.as_millis() / TICK.as_millis();
-        Self { slots: (0..ticks).map(|_| Mutex::default()).collect(), next_slot: AtomicUsize::new(0) }
+        Self {
+            slots: (0..ticks).map(|_| Mutex::default()).collect(),
+            next_slot: AtomicUsize::new(0),
+            named: DashMap::new(),
+        }
     }
 }
 
 impl Connections {
     /// Counts a connection in until the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, outbox: Arc<Outbox>) -> Live {
+    pub(super) fn enter(self: &Arc<Self>, outbox: Arc<Outbox>, who: Who) -> Live {
+        let name = who.as_ref().and_then(|identity| identity.name.clone());
+        let name = name.map(|name| {
+            let key = self.named.entry(name.clone()).or_default().insert(outbox.clone());
+            (name, key)
+        });
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let key = self.slots[slot].lock().insert(outbox);
+        let key = self.slots[slot].lock().insert(Entry { outbox, who });
         metrics().connections.increment(1);
-        Live { connections: self.clone(), slot, key }
+        Live { connections: self.clone(), slot, key, name }
     }
 
     /// Pings each connection once a beat, for ever, and ends those whose sockets have taken nothing
-    /// for `write_timeout`.
+    /// for `write_timeout`, and those whose identity has come to its end.
     pub async fn beat(self: Arc<Self>, hub: Arc<Hub>, write_timeout: Duration) {
         let mut to_hand_over = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for slot in self.slots.iter().cycle() {
             ticks.tick().await;
-            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let ping = Frame::ping(seconds);
-            for (_, outbox) in slot.lock().iter() {
+            let now = SystemTime::now();
+            let ping = Frame::ping(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+            for (_, Entry { outbox, who }) in slot.lock().iter() {
                 if outbox.is_stalled(write_timeout) {
                     outbox.close(Closing::Stalled);
+                } else if has_expired(who, now) {
+                    outbox.close(Closing::Disconnect(DisconnectReason::TokenExpired));
                 } else if let Offered::ToHandOver { .. } = outbox.offer_ping(&ping) {
                     to_hand_over.push(outbox.clone());
                 }
@@ -67,6 +87,21 @@ impl Connections {
     /// Asks all clients to reconnect, at once.
     pub fn disconnect_all(&self, reason: DisconnectReason) {
         for outbox in self.all() {
+            outbox.close(Closing::Disconnect(reason));
+        }
+    }
+
+    /// Ends the connections of this name.
+    pub fn disconnect(&self, name: &str, reason: DisconnectReason) {
+        // A copy: closing takes each outbox's lock, for which a shard of the map should not wait.
+        let outboxes: Vec<_> = self
+            .named
+            .get(name)
+            .iter()
+            .flat_map(|named| named.iter().map(|(_, outbox)| outbox.clone()))
+            .collect();
+        tracing::debug!(connections = outboxes.len(), "the application ends connections");
+        for outbox in outboxes {
             outbox.close(Closing::Disconnect(reason));
         }
     }
@@ -86,7 +121,7 @@ impl Connections {
     fn all(&self) -> Vec<Arc<Outbox>> {
         let slots = self.slots.iter();
         slots
-            .flat_map(|slot| slot.lock().iter().map(|(_, outbox)| outbox.clone()).collect::<Vec<_>>())
+            .flat_map(|slot| slot.lock().iter().map(|(_, entry)| entry.outbox.clone()).collect::<Vec<_>>())
             .collect()
     }
 }
@@ -95,11 +130,22 @@ pub(super) struct Live {
     connections: Arc<Connections>,
     slot: usize,
     key: usize,
+    name: Option<(Arc<str>, usize)>,
+}
+
+fn has_expired(who: &Who, now: SystemTime) -> bool {
+    who.as_ref().and_then(|identity| identity.expires).is_some_and(|expires| expires <= now)
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
         self.connections.slots[self.slot].lock().remove(self.key);
+        if let Some((name, key)) = self.name.take() {
+            self.connections.named.remove_if_mut(&name, |_, named| {
+                named.remove(key);
+                named.is_empty()
+            });
+        }
         metrics().connections.decrement(1);
     }
 }

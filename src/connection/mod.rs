@@ -30,6 +30,7 @@ pub use live::Connections;
 
 use crate::channels::Channels;
 use crate::hub::{Closing, Encoding, Hub, Of, Outbox, Socket};
+use crate::identity::{Unidentified, Who};
 use crate::telemetry::metrics;
 use reader::{End, Incoming, Reader};
 use session::Session;
@@ -67,13 +68,27 @@ pub struct Agreed {
 }
 
 /// Serves a socket whose handshake is done until it is closed. `early` are bytes that the
-/// client sent behind its handshake.
-pub async fn serve(socket: impl Socket + 'static, early: Bytes, agreed: Agreed, context: Arc<Context>) {
+/// client sent behind its handshake. Who isn't let in is told so, and gets no welcome.
+pub async fn serve(
+    socket: impl Socket + 'static,
+    early: Bytes,
+    agreed: Agreed,
+    who: Result<Who, Unidentified>,
+    context: Arc<Context>,
+) {
     let outbox = Arc::new(Outbox::new(socket, context.limits.send_buffer_bytes));
-    outbox.push(Frame::welcome(), Of::Connection);
-    let _live = context.connections.enter(outbox.clone());
+    let (who, _live) = match who {
+        Ok(who) => {
+            outbox.push(Frame::welcome(), Of::Connection);
+            (who.clone(), Some(context.connections.enter(outbox.clone(), who)))
+        }
+        Err(unidentified) => {
+            outbox.close(Closing::Disconnect(unidentified.reason()));
+            (None, None)
+        }
+    };
     let mut reader = Reader::new(early, agreed.encoding, context.limits.max_command_bytes, outbox.clone());
-    let mut session = Session::new(context, agreed, outbox.clone());
+    let mut session = Session::new(context, agreed, who, outbox.clone());
 
     // The client's end, unless the connection's came first.
     let end = tokio::select! {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{Agreed, Context};
 use crate::channels::{Refusal, Target};
 use crate::hub::{Closing, Encoding, Of, Outbox, Subscription, SubscriptionId};
+use crate::identity::Who;
 use crate::telemetry::metrics;
 
 /// What a client has asked for. Dropping it ends its subscriptions.
@@ -18,15 +19,25 @@ pub struct Session {
     last_id: u32,
     is_rails_client: bool,
     encoding: Encoding,
+    who: Who,
     bucket: Bucket,
 }
 
 impl Session {
-    pub fn new(context: Arc<Context>, agreed: Agreed, outbox: Arc<Outbox>) -> Self {
+    pub fn new(context: Arc<Context>, agreed: Agreed, who: Who, outbox: Arc<Outbox>) -> Self {
         let bucket = Bucket::new(context.limits.rate_limit, context.limits.rate_burst);
         let Agreed { offer, encoding } = agreed;
         let is_rails_client = offer.is_rails_client();
-        Self { context, outbox, subscriptions: HashMap::new(), last_id: 0, is_rails_client, encoding, bucket }
+        Self {
+            context,
+            outbox,
+            subscriptions: HashMap::new(),
+            last_id: 0,
+            is_rails_client,
+            encoding,
+            who,
+            bucket,
+        }
     }
 
     /// Carries out one command. What can't be read is counted and ignored.
@@ -88,10 +99,11 @@ impl Session {
         if raw.len() > self.context.limits.max_identifier_bytes {
             return self.reject(raw, Refusal::TooLong);
         }
-        let Target { stream, is_state } = match self.context.channels.resolve(&identifier) {
-            Ok(target) => target,
-            Err(refusal) => return self.reject(raw, refusal),
-        };
+        let Target { stream, is_state } =
+            match self.context.channels.resolve(&identifier, self.who.as_deref()) {
+                Ok(target) => target,
+                Err(refusal) => return self.reject(raw, refusal),
+            };
         if self.subscriptions.len() >= self.context.limits.max_subscriptions {
             return self.reject(raw, Refusal::TooMany);
         }

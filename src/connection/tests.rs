@@ -16,7 +16,7 @@ use super::*;
 use crate::bus::memory::{MemoryWriter, memory};
 use crate::bus::{Batch, Message as Row};
 use crate::channels::Pattern;
-use crate::hub::follow;
+use crate::hub::{Notice, follow};
 use crate::stream::{Prefix, Stream};
 use tablecast_protocol::DisconnectReason;
 
@@ -48,10 +48,10 @@ fn fixture() -> Fixture {
     });
     let (writer, source) = memory();
     let connections = context.connections.clone();
-    let new_history = move || connections.disconnect_all(DisconnectReason::NewHistory);
+    let notice = move |_: Notice<'_>| connections.disconnect_all(DisconnectReason::NewHistory);
     let hub = context.hub.clone();
     tokio::spawn(async move { hub.writers.write().await });
-    tokio::spawn(follow(source, context.hub.clone(), LIMITS.send_buffer_bytes / 4, new_history));
+    tokio::spawn(follow(source, context.hub.clone(), LIMITS.send_buffer_bytes / 4, notice));
     Fixture { context, writer }
 }
 
@@ -60,7 +60,7 @@ impl Fixture {
         let (ours, theirs) = tokio::io::duplex(1 << 12);
         let offer = Offer::parse(["actioncable-v1-json"]);
         let agreed = Agreed { offer, encoding: Encoding::Plain };
-        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, self.context.clone()));
+        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, Ok(None), self.context.clone()));
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         assert_eq!(next(&mut client).await, json!({ "type": "welcome" }));
         client
@@ -206,7 +206,8 @@ async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
     let fixture = fixture();
     let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
     let (ours, theirs) = tokio::io::duplex(1 << 12);
-    let serving = tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, fixture.context.clone()));
+    let serving =
+        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, Ok(None), fixture.context.clone()));
     tokio::task::yield_now().await;
 
     fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);
@@ -295,7 +296,7 @@ async fn nothing_follows_the_answer_to_a_close() {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let socket = Recording(taken.clone());
         let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
-        serve(socket, Bytes::copy_from_slice(&early), agreed, fixture.context.clone()).await;
+        serve(socket, Bytes::copy_from_slice(&early), agreed, Ok(None), fixture.context.clone()).await;
         let taken = taken.lock();
         late += usize::from(!taken.ends_with(&[0x88, 2, 0x03, 0xe8]));
     }

@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::{App, not_found};
 use crate::connection::{self, Agreed, Context};
 use crate::hub::Encoding;
+use crate::identity::{Unidentified, Who};
 use crate::telemetry::metrics;
 use crate::tls::TlsSocket;
 
@@ -57,6 +58,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     let deflate = accept_deflate(extensions).filter(|_| app.compression);
     let encoding = if deflate.is_some() { Encoding::Deflate } else { Encoding::Plain };
     let agreed = Agreed { offer, encoding };
+    let who = Ok(None);
     let socket = request.extensions().get::<Socket>().cloned();
     let upgrade = hyper::upgrade::on(&mut request);
     let context = app.context.clone();
@@ -64,7 +66,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
         // It counts against the listener's limit until it ends.
         let _socket = socket;
         match upgrade.await {
-            Ok(upgraded) => serve(upgraded, agreed, context).await,
+            Ok(upgraded) => serve(upgraded, agreed, who, context).await,
             Err(error) => tracing::debug!(%error, "a client left during its handshake"),
         }
     });
@@ -86,12 +88,12 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
 }
 
 /// The connection needs the socket itself, not what hyper has wrapped it into.
-async fn serve(upgraded: Upgraded, agreed: Agreed, context: Arc<Context>) {
+async fn serve(upgraded: Upgraded, agreed: Agreed, who: Result<Who, Unidentified>, context: Arc<Context>) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(plain) => connection::serve(plain.io.into_inner(), plain.read_buf, agreed, context).await,
+        Ok(plain) => connection::serve(plain.io.into_inner(), plain.read_buf, agreed, who, context).await,
         Err(upgraded) => {
             let tls = upgraded.downcast::<TokioIo<TlsSocket>>().expect("a listener serves TCP or TLS");
-            connection::serve(Mutex::new(tls.io.into_inner()), tls.read_buf, agreed, context).await;
+            connection::serve(Mutex::new(tls.io.into_inner()), tls.read_buf, agreed, who, context).await;
         }
     }
 }

@@ -217,15 +217,41 @@ impl Deliveries {
     }
 }
 
-/// Publishes what a source yields, for ever. `new_history` hears where clients hold what
-/// may never have happened.
+/// What a source yields that is for no subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// Clients hold what may never have happened.
+    NewHistory,
+    /// The application ends the connections of this name.
+    Disconnect { name: &'a str, reconnect: bool },
+}
+
+/// Rails' remote disconnect, as its row holds it.
+#[derive(serde::Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Internal {
+    Disconnect {
+        #[serde(default = "yes")]
+        reconnect: bool,
+    },
+}
+
+/// Rails' own default.
+fn yes() -> bool {
+    true
+}
+
+/// Publishes what a source yields, for ever, and passes on what isn't for subscribers.
 ///
 /// A large batch is published in pieces, each of which the connections get the time to write.
 /// Otherwise a burst would fill the outbox of a client that reads as fast as it can.
-pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, new_history: impl Fn()) {
+pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, notice: impl Fn(Notice<'_>)) {
     loop {
         match source.next().await {
             Batch::Released(released) => {
+                for message in &released.messages {
+                    notice_of(message).map(&notice);
+                }
                 for piece in pieces(&released.messages, piece_bytes) {
                     let behind = hub.publish(piece);
                     // A client that is behind a small piece is behind for other reasons.
@@ -234,9 +260,16 @@ pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, 
                     }
                 }
             }
-            Batch::NewHistory => new_history(),
+            Batch::NewHistory => notice(Notice::NewHistory),
         }
     }
+}
+
+/// Rails ignores what it doesn't know on these streams.
+fn notice_of(message: &Message) -> Option<Notice<'_>> {
+    let name = message.stream.disconnects()?;
+    let Internal::Disconnect { reconnect } = serde_json::from_str(&message.payload).ok()?;
+    Some(Notice::Disconnect { name, reconnect })
 }
 
 /// For clients' sockets to take what they were offered. A slow client is out of the queue's
@@ -408,7 +441,7 @@ mod tests {
             hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
         let (writer, source) = memory();
 
-        tokio::spawn(follow(source, hub.clone(), 1 << 16, || {}));
+        tokio::spawn(follow(source, hub.clone(), 1 << 16, |_| {}));
         writer.release(&s, &["1", "2"]);
         writer.release(&s, &["3"]);
 
