@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tablecast_protocol::{Frame, MessageHead};
 use tungstenite::handshake::derive_accept_key;
@@ -19,7 +20,21 @@ use crate::publish::Inlet;
 pub const ROLE: &str = "bare";
 
 pub fn start(data: &str) -> Running {
-    let mut process = Process::spawn(Process::this(ROLE).arg(data).stdin(Stdio::piped()));
+    launch(&[data])
+}
+
+/// With heartbeats, in a thread of their own.
+pub fn start_beating(data: &str) -> Running {
+    launch(&[data, BEATS])
+}
+
+const BEATS: &str = "beats";
+/// A beat is spread over so many ticks.
+const BEAT: Duration = Duration::from_secs(3);
+const TICKS: u32 = 30;
+
+fn launch(arguments: &[&str]) -> Running {
+    let mut process = Process::spawn(Process::this(ROLE).args(arguments).stdin(Stdio::piped()));
     let control = process.0.stdin.take().expect("it is piped");
     let mut address = String::new();
     process.stdout().read_line(&mut address).expect("it says where it listens");
@@ -45,6 +60,9 @@ pub fn main(arguments: &[String]) {
     thread::spawn(move || {
         listener.incoming().for_each(|socket| welcome(socket.expect("there are descriptors")))
     });
+    if arguments.get(1).is_some_and(|argument| argument == BEATS) {
+        thread::spawn(beat);
+    }
 
     let frame = Frame::message(&MessageHead::new(&identifier(STREAM)), &arguments[0]);
     for line in stdin().lines() {
@@ -55,6 +73,19 @@ pub fn main(arguments: &[String]) {
                 socket.write_all(frame.as_bytes()).expect("the client reads");
             }
         }
+    }
+}
+
+/// Pings every socket once a beat, for ever.
+fn beat() {
+    let ping = Frame::ping(1_795_485_801);
+    let mut next = Instant::now();
+    for tick in (0..TICKS as usize).cycle() {
+        for socket in SOCKETS.lock().expect("nobody panics").iter_mut().skip(tick).step_by(TICKS as usize) {
+            socket.write_all(ping.as_bytes()).expect("the client reads");
+        }
+        next += BEAT / TICKS;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }
 

@@ -50,6 +50,10 @@ pub struct Running {
 pub const BOUND: Server =
     Server { name: "bare", needs: None, pings: false, streams: false, start: bare::start };
 
+/// The bound of what heartbeats cost.
+pub const BEATING_BOUND: Server =
+    Server { name: "bare", needs: None, pings: true, streams: false, start: bare::start_beating };
+
 pub const TABLECAST: Server =
     Server { name: "tablecast", needs: None, pings: true, streams: true, start: tablecast::start };
 
