@@ -70,10 +70,15 @@ pub fn main(arguments: &[String]) {
         let mut sockets = SOCKETS.lock().expect("nobody panics");
         for _ in 0..times {
             for socket in &mut *sockets {
-                socket.write_all(frame.as_bytes()).expect("the client reads");
+                tell(socket, &frame);
             }
         }
     }
+}
+
+fn tell(socket: &mut TcpStream, frame: &Frame) {
+    // A client that has left is told in vain.
+    let _ = socket.write_all(frame.as_bytes());
 }
 
 /// Pings every socket once a beat, for ever.
@@ -82,7 +87,7 @@ fn beat() {
     let mut next = Instant::now();
     for tick in (0..TICKS as usize).cycle() {
         for socket in SOCKETS.lock().expect("nobody panics").iter_mut().skip(tick).step_by(TICKS as usize) {
-            socket.write_all(ping.as_bytes()).expect("the client reads");
+            tell(socket, &ping);
         }
         next += BEAT / TICKS;
         thread::sleep(next.saturating_duration_since(Instant::now()));
