@@ -128,6 +128,12 @@ pub struct IdRange {
     pub last: i64,
 }
 
+impl IdRange {
+    pub fn contains(&self, id: i64) -> bool {
+        (self.first..=self.last).contains(&id)
+    }
+}
+
 /// A transaction as its database names it: a virtual transaction (both halves of
 /// `7/5521`) on PostgreSQL, `trx_id` on InnoDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,10 +161,13 @@ pub enum Evidence {
 pub struct Start {
     /// The highest id up to the sequence's last value.
     pub high: i64,
-    /// All that are missing below, ascending, those below the first row included: whatever
-    /// part were left out, positions would claim rows of it that this tail never saw. They
+    /// All that are missing below and may yet be filled, ascending, those below the first row
+    /// included: whatever part were left out, positions would claim rows of it that this tail never saw. They
     /// wait for the first fences like all gaps, but aren't looked at again afterwards.
     pub holes: Vec<IdRange>,
+    /// Missing too, ascending, and too many to be gaps where hardly one of them will be filled.
+    /// They are given up from the first, and looked at again.
+    pub unlikely: Vec<IdRange>,
     /// Ids above the sequence's last value.
     pub strays: Vec<i64>,
 }
@@ -373,6 +382,10 @@ impl Gaps {
         };
         let chunks = table.holes.chunks(PROBES_AT_A_TIME);
         gaps.groups.extend(chunks.map(|holes| Group { from_start: true, ..Group::new(holes.into(), now) }));
+        if !table.unlikely.is_empty() {
+            gaps.counts.capped += table.unlikely.len() as u64;
+            gaps.look_again_at(vec![table.unlikely], now);
+        }
         gaps
     }
 

@@ -275,7 +275,7 @@ fn gaps_that_wait_for_the_same_transactions_become_one_group() {
 fn holes_of_the_start_are_gaps_until_their_fences() {
     let mut table = table(Evidence::Locks);
     let holes = vec![IdRange { first: 1, last: 4 }, IdRange { first: 6, last: 8 }];
-    table.gaps = Gaps::new(Evidence::Locks, Start { high: 9, holes, strays: vec![] }, table.now);
+    table.gaps = Gaps::new(Evidence::Locks, Start { high: 9, holes, ..Start::default() }, table.now);
     table.running = vec![7];
     table.commit([5, 9]).look();
 
@@ -288,4 +288,17 @@ fn holes_of_the_start_are_gaps_until_their_fences() {
     assert_eq!(table.gaps.open_ranges(), 0);
     table.after(SECOND_LOOK_INTERVAL);
     assert!(table.gaps.second_look(table.now).is_none(), "they aren't looked at again");
+}
+
+#[test]
+fn ids_that_will_hardly_be_filled_are_looked_at_again_and_are_no_gaps() {
+    let mut table = table(Evidence::OpenTransactions);
+    let unlikely = vec![IdRange { first: 1, last: 4 }, IdRange { first: 6, last: 8 }];
+    table.gaps =
+        Gaps::new(Evidence::OpenTransactions, Start { high: 9, unlikely, ..Start::default() }, table.now);
+    assert_eq!((table.gaps.open_ranges(), table.gaps.counts().capped), (0, 2));
+    assert_eq!(table.gaps.request(false).probes, []);
+
+    table.after(SECOND_LOOK_INTERVAL).commit([3, 7]);
+    assert_eq!(table.second_look(), [3, 7]);
 }

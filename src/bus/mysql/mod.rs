@@ -9,6 +9,7 @@
 mod connect;
 mod error;
 mod history;
+mod holes;
 mod list;
 mod migrate;
 mod read;

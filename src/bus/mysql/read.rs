@@ -7,11 +7,14 @@ use tokio::time::Instant;
 use super::Database;
 use super::connect::{Purpose, Session, bare, bytes, number, text};
 use super::history::{Continuity, Fingerprint, History, Mark};
+use super::holes::Sieve;
 use super::list::Lists;
 use super::replay::hex;
 use super::schema;
 use crate::bus::channel_hash;
-use crate::bus::gaps::{Evidence, Facts, IdRange, MAX_STRAYS, Request, Start, Transaction};
+use crate::bus::gaps::{
+    Evidence, FREE_RANGES, Facts, IdRange, MAX_STRAYS, Request, SETTLED, Start, Transaction,
+};
 use crate::bus::patience::in_time;
 use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
 
@@ -26,6 +29,15 @@ const RANGES: usize = 5000;
 /// Until it is known what rows hold. InnoDB reads all of a payload to tell its length, so that a page
 /// costs what its rows hold, whatever of it is delivered: it is asked for no more rows than come.
 pub const FIRST_PAGE_ROWS: usize = 64;
+/// Of the pages that the start reads, which grow and shrink so that each takes a part of a second,
+/// however large rows are and wherever they come from.
+const FIRST_START_ROWS: usize = 10_000;
+const START_ROWS: std::ops::RangeInclusive<usize> = 1000..=100_000;
+const START_PAGE_TIME: std::ops::Range<Duration> = Duration::from_millis(250)..Duration::from_secs(1);
+/// So many lists of open transactions are waited for at the start, and so long for each: longer than one
+/// takes to be complete, and to be made anew.
+const START_LISTS: usize = 20;
+const START_LIST_INTERVAL: Duration = SETTLED.saturating_add(Duration::from_millis(50));
 /// How often to ask which id comes next.
 const COUNTER_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -40,6 +52,13 @@ pub struct Reader {
     /// The look under way lists transactions.
     listing: bool,
     counter_read_at: Instant,
+}
+
+/// A transaction that has written.
+struct Open {
+    transaction: Transaction,
+    /// It is within a statement, which may have drawn ids and not yet have written their rows.
+    writes: bool,
 }
 
 /// What is sent, filled in but for what differs from look to look.
@@ -83,8 +102,8 @@ impl Reader {
         self.listing && lists.are_new()
     }
 
-    /// The end of the log, and all holes of the table, in pages of one snapshot. A million rows
-    /// take half a second.
+    /// The end of the log, and the holes of the table that may yet be filled, in pages of one
+    /// snapshot. A million rows take half a second.
     pub async fn start(&mut self) -> Result<Start, sqlx::Error> {
         let table = self.database.0.table.clone();
         in_time(self.session.run(
@@ -97,12 +116,17 @@ impl Reader {
         let next =
             in_time(self.next_id()).await?.and_then(|next| i64::try_from(next).ok()).unwrap_or(i64::MAX);
         let mut start = Start::default();
+        let mut page_rows = FIRST_START_ROWS;
+        let mut sieve: Option<Sieve> = None;
         loop {
             let page = bare(HOLES)
                 .replace("{{table}}", &table)
                 .replace("{{from}}", &start.high.to_string())
-                .replace("{{next}}", &next.to_string());
+                .replace("{{next}}", &next.to_string())
+                .replace("{{rows}}", &page_rows.to_string());
+            let began = Instant::now();
             let rows = in_time(self.session.rows(page)).await?;
+            page_rows = next_start_rows(page_rows, began.elapsed());
             let Some(last) = rows.last() else { break };
             for row in &rows {
                 let (before, id) = (required::<i64>(row, 0)?, required::<i64>(row, 1)?);
@@ -111,14 +135,48 @@ impl Reader {
                 }
             }
             start.high = required(last, 1)?;
+            // The few that each look can ask for need no list.
+            if sieve.is_none() && start.holes.len() > FREE_RANGES {
+                let all_have_written = self.all_have_written().await?;
+                sieve = Some(Sieve::open(&self.database, all_have_written).await?);
+            }
+            if let Some(sieve) = &mut sieve {
+                sieve.sift(std::mem::take(&mut start.holes)).await?;
+            }
         }
         let strays = format!("SELECT id FROM `{table}` WHERE id >= {next} ORDER BY id LIMIT {MAX_STRAYS}");
         for row in in_time(self.session.rows(strays)).await? {
             start.strays.push(required(&row, 0)?);
         }
         in_time(self.session.run("COMMIT")).await?;
+        if let Some(sieve) = sieve {
+            sieve.finish(&mut start).await;
+        }
         self.history.passed(start.high);
         Ok(start)
+    }
+
+    /// Waits a while until all have written, or taken back, the rows whose ids they drew before this
+    /// call. Says whether that can be shown.
+    async fn all_have_written(&mut self) -> Result<bool, sqlx::Error> {
+        if self.lists.is_none() {
+            return Ok(false);
+        }
+        let mut before: Option<Vec<Transaction>> = None;
+        for _ in 0..START_LISTS {
+            tokio::time::sleep(START_LIST_INTERVAL).await;
+            let Some(open) = in_time(self.list()).await? else { continue };
+            let mut writing: Vec<_> =
+                open.into_iter().filter(|open| open.writes).map(|open| open.transaction).collect();
+            if let Some(before) = before {
+                writing.retain(|transaction| before.contains(transaction));
+            }
+            if writing.is_empty() {
+                return Ok(true);
+            }
+            before = Some(writing);
+        }
+        Ok(false)
     }
 
     pub async fn look(&mut self, request: &Request, _lists: bool) -> Result<Option<Page>, sqlx::Error> {
@@ -143,7 +201,9 @@ impl Reader {
             }
         }
         if std::mem::take(&mut self.listing) {
-            page.facts = in_time(self.list()).await?;
+            let open = in_time(self.list()).await?;
+            let running = |open: Vec<Open>| open.into_iter().map(|open| open.transaction).collect();
+            page.facts = open.map(|open| Facts { snapshot: None, running: running(open) });
         }
         Ok(Some(page))
     }
@@ -196,22 +256,22 @@ impl Reader {
     }
 
     /// Who has a transaction open that has written. None if the list is an old one.
-    async fn list(&mut self) -> Result<Option<Facts>, sqlx::Error> {
+    async fn list(&mut self) -> Result<Option<Vec<Open>>, sqlx::Error> {
         let nonce = format!("{:016x}", rand::random::<u64>());
         let rows = self.session.rows(self.statements.list.replace("{{nonce}}", &nonce)).await?;
         let mut is_new = false;
-        let mut running = Vec::with_capacity(rows.len());
+        let mut open = Vec::with_capacity(rows.len());
         for row in &rows {
             let name: u64 = required(row, 0)?;
             is_new |= number(row, 1)? == Some(1);
             if (1..1 << 48).contains(&name) {
-                running.push(Transaction(name));
+                open.push(Open { transaction: Transaction(name), writes: number(row, 2)? == Some(1) });
             }
         }
         if let Some(lists) = &mut self.lists {
             lists.was_read(is_new, Instant::now());
         }
-        Ok(is_new.then_some(Facts { snapshot: None, running }))
+        Ok(is_new.then_some(open))
     }
 
     /// The next id that the table gives out, if it says so.
@@ -335,7 +395,7 @@ impl Statements {
 }
 
 /// The condition that an id lies in one of these ranges.
-fn within(ranges: &[IdRange]) -> String {
+pub fn within(ranges: &[IdRange]) -> String {
     let single = |range: &&IdRange| range.first == range.last;
     let singles: Vec<String> = ranges.iter().filter(single).map(|range| range.first.to_string()).collect();
     let mut conditions = Vec::new();
@@ -348,13 +408,34 @@ fn within(ranges: &[IdRange]) -> String {
     conditions.join(" OR ")
 }
 
-fn required<T: std::str::FromStr>(row: &MySqlRow, column: usize) -> Result<T, sqlx::Error> {
+/// How many rows the start's next page has, after one that took so long.
+fn next_start_rows(rows: usize, time: Duration) -> usize {
+    let next = if time < START_PAGE_TIME.start {
+        rows * 2
+    } else if time >= START_PAGE_TIME.end {
+        rows / 4
+    } else {
+        rows
+    };
+    next.clamp(*START_ROWS.start(), *START_ROWS.end())
+}
+
+pub fn required<T: std::str::FromStr>(row: &MySqlRow, column: usize) -> Result<T, sqlx::Error> {
     number(row, column)?.ok_or_else(|| sqlx::Error::Decode("a number is missing".into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_the_start_follow_the_time_that_one_takes() {
+        let next = |rows, millis| next_start_rows(rows, Duration::from_millis(millis));
+        assert_eq!(next(10_000, 20), 20_000);
+        assert_eq!(next(10_000, 500), 10_000);
+        assert_eq!(next(10_000, 1500), 2500);
+        assert_eq!((next(100_000, 20), next(1000, 4000)), (100_000, 1000));
+    }
 
     #[test]
     fn ranges_are_asked_for_as_the_key_is_read() {

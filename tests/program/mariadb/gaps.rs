@@ -1,24 +1,10 @@
 //! Committed means delivered, once and in order, however late a transaction commits.
 
-use std::time::{Duration, Instant};
-
 use super::{
-    expect, expect_numbers, listen, listening, migrate, migrated, publish, publish_numbers, row, serve,
-    server_account,
+    expect, expect_numbers, listen, listening, migrate, migrated, others_go_on_until_it_is_old, publish,
+    publish_numbers, row, serve, server_account,
 };
 use crate::support::{Database, PASSWORD, Socket, mariadb, pubsub, server, tablecast, until};
-
-/// Longer than a gap lives of which nobody knows whose it is.
-const OLD: Duration = Duration::from_secs(7);
-
-/// Others publish, and are delivered, until a gap of before is old.
-fn others_go_on_until_it_is_old(database: &Database, socket: &mut Socket) {
-    let started = Instant::now();
-    while started.elapsed() < OLD {
-        database.sql(&publish("0"));
-        expect(socket, &["0"]);
-    }
-}
 
 #[test]
 fn a_late_commit_comes_after_the_early_one_and_once() {

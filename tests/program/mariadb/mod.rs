@@ -7,11 +7,16 @@ mod migrate;
 mod outages;
 mod publishing;
 mod refusals;
+mod starts;
 mod trim;
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use crate::support::{Builder, Database, Server, Socket, mariadb, pubsub, server, tablecast};
+
+/// Longer than a gap lives of which nobody knows whose it is.
+const OLD: Duration = Duration::from_secs(7);
 
 /// Solid Cable's table as Rails 8 makes it.
 const RAILS: &str = "
@@ -108,4 +113,13 @@ fn server_account(database: &Database) -> String {
         database.sql(&format!("GRANT {rights} ON {table} TO {account}"));
     }
     account
+}
+
+/// Others publish, and are delivered, until a gap of before is old.
+fn others_go_on_until_it_is_old(database: &Database, socket: &mut Socket) {
+    let started = Instant::now();
+    while started.elapsed() < OLD {
+        database.sql(&publish("0"));
+        expect(socket, &["0"]);
+    }
 }
