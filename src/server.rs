@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::Value;
 use tablecast_protocol::DisconnectReason;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,9 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, Info, SetupError, Tail};
 use crate::config::Config;
-use crate::connection::Context;
-use crate::http::{self, App, ListenerLimits};
+use crate::connection::{Connections, Context};
+use crate::http::{self, App, Clients, ListenerLimits};
 use crate::hub::{self, Notice};
+use crate::identity::Identification;
+use crate::identity::lookup::{Key, Lookup, recheck};
 use crate::tls::{Certificates, PairError};
 
 /// Bound to its addresses and its table, and not yet serving.
@@ -35,6 +38,8 @@ pub struct Server {
     writer: JoinHandle<()>,
     info: Info,
     drain_timeout: Duration,
+    /// How often sessions of open connections are asked for again.
+    session_recheck: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,8 @@ pub struct Fault(String);
 
 /// Descriptors that aren't clients': listeners, the database, workers' own connections.
 const RESERVED_DESCRIPTORS: u64 = 128;
+/// Of a request's head, beside its query and its headers.
+const REQUEST_LINE_BYTES: usize = 1 << 10;
 /// What the kernel queues before we accept.
 const BACKLOG: u32 = 4096;
 /// Of the drain time, for the clients' words; the rest is for their answers.
@@ -75,8 +82,12 @@ impl Server {
             max_connections: max_connections(config.http.max_connections),
             accept_rate: config.http.accept_rate,
             write_timeout: config.connection.write_timeout,
+            max_head_bytes: [config.http.max_query_bytes, REQUEST_LINE_BYTES]
+                .into_iter()
+                .fold(config.http.max_header_bytes, usize::saturating_add),
         };
         let prefix = config.bus.prefix.clone();
+        let session_recheck = config.identification.lookup.as_ref().and_then(|lookup| lookup.recheck);
         let Bus { tail, publisher, writer, status, info, .. } = Bus::open(&config.bus).await?;
         let app = App {
             context: Arc::new(Context {
@@ -93,14 +104,17 @@ impl Server {
             prometheus,
             path: config.path,
             origins: config.allowed_origins,
+            identification: Identification::new(config.identification),
             hosts: config.allowed_hosts,
-            publish_key: config.publish_key,
+            publish_keys: config.publish_keys,
+            clients: Arc::new(Clients::new(config.trusted_proxies, config.http.clients)),
             public_publish: config.public_publish,
             compression: config.compression,
             limits: config.http,
         };
         let drain_timeout = config.drain_timeout;
         Ok(Self {
+            session_recheck,
             public,
             internal,
             certificates,
@@ -140,19 +154,25 @@ impl Server {
             format!("; a plain INSERT goes to {}, which this server doesn't serve", info.default_prefix)
         };
         let (ws, http) = if self.certificates.is_some() { ("wss", "https") } else { ("ws", "http") };
-        let mut open = app.context.channels.describe();
-        if open.is_empty() {
-            open.push("no stream (no [[channel]], --public-channel or --public-streams)".into());
-        }
-        if app.publish_key.is_none() {
+        let channels = app.context.channels.describe();
+        let nothing = match channels.is_nothing() {
+            true => Some("no stream (no [[channel]], --public-channel or --public-streams)"),
+            false if channels.everybody.is_empty() => Some("no stream"),
+            false => None,
+        };
+        let mut open: Vec<_> = nothing.map(str::to_owned).into_iter().chain(channels.everybody).collect();
+        if app.publish_keys.is_empty() {
             open.push(format!("publishing at {} without a key", self.internal_address()));
         }
         if app.public_publish {
-            open.push(format!("publishing at {http}://{} with a key", self.public_address()));
+            open.push(format!("publishing at {http}://{} {}", self.public_address(), app.publish_keys));
         }
         if app.origins.is_any() {
             open.push("pages of every origin".into());
         }
+        let others = [("with a signed name", channels.signed), ("to who is identified", channels.identified)];
+        let others = others.into_iter().filter(|(_, what)| !what.is_empty());
+        let others: String = others.map(|(how, what)| format!("; {how}: {}", what.join(", "))).collect();
         [
             format!(
                 "listening on {ws}://{}{}, for workers and operators on http://{}, {} connections at most",
@@ -162,7 +182,7 @@ impl Server {
                 self.limits.max_connections
             ),
             format!("{}, table {}, {}{plain}", info.database, info.table, app.prefix),
-            format!("open to everybody: {}", open.join(", ")),
+            format!("open to everybody: {}{others}", open.join(", ")),
         ]
     }
 
@@ -170,8 +190,19 @@ impl Server {
     /// are asked to reconnect, publishes in hand are committed and answered, and the
     /// listeners close last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Fault> {
-        let Self { public, internal, certificates, limits, app, pages, tail, writer, drain_timeout, .. } =
-            self;
+        let Self {
+            public,
+            internal,
+            certificates,
+            limits,
+            app,
+            pages,
+            tail,
+            writer,
+            drain_timeout,
+            session_recheck,
+            ..
+        } = self;
         if app.prefix.is_none() && !self.info.foreign_prefixes.is_empty() {
             tracing::warn!(
                 prefixes = self.info.foreign_prefixes.join(", "),
@@ -189,6 +220,12 @@ impl Server {
             background.spawn(async move { hub.writers.write().await });
         }
         background.spawn(upkeep(app.prometheus.clone()));
+        if let Some(tokens) = app.identification.tokens() {
+            background.spawn(tokens.follow());
+        }
+        if let (Some(lookup), Some(every)) = (app.identification.lookup(), session_recheck) {
+            background.spawn(recheck_sessions(lookup, every, connections.clone()));
+        }
         if let Some(certificates) = &certificates {
             background.spawn(certificates.clone().follow());
         }
@@ -201,7 +238,10 @@ impl Server {
                 http::internal(&app, is_loopback)
             };
             let tasks = requests.clone();
-            requests.spawn(http::serve(listener, certificates, routes, limits, tasks, closing.clone()));
+            let clients = is_public.then(|| app.clients.clone());
+            let serving =
+                http::serve(listener, certificates, routes, limits, clients, tasks, closing.clone());
+            requests.spawn(serving);
         }
 
         // None of these ends by itself; a server without one of them would look well and be deaf.
@@ -248,6 +288,14 @@ async fn follow(tail: Tail, context: Arc<Context>) {
     .await;
 }
 
+/// Ends the connections whose sessions have ended.
+async fn recheck_sessions(lookup: Lookup, every: Duration, connections: Arc<Connections>) {
+    let also = connections.clone();
+    let open = move || also.sessions();
+    let ended = move |key: &Key, now: Option<&Value>| connections.session_ended(key, now);
+    recheck(lookup, every, open, ended).await;
+}
+
 /// The recorder's own housekeeping, which it leaves to us.
 async fn upkeep(prometheus: PrometheusHandle) {
     let mut ticks = interval(Duration::from_secs(5));
@@ -281,3 +329,6 @@ fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartE
     };
     listen().map_err(|error| StartError::Listen { flag, address, error })
 }
+
+#[cfg(test)]
+mod tests;

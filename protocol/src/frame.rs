@@ -25,6 +25,8 @@ pub enum DisconnectReason {
     TokenExpired,
     /// Who it is can't be found out now.
     IdentityUnavailable,
+    /// Who it is has as many connections as they may.
+    TooManyConnections,
     /// The application has ended it.
     Remote { reconnect: bool },
 }
@@ -55,6 +57,7 @@ impl DisconnectReason {
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
             Self::IdentityUnavailable => "identity_unavailable",
+            Self::TooManyConnections => "max_connections_per_user",
             Self::Remote { .. } => "remote",
         }
     }
@@ -69,7 +72,8 @@ impl DisconnectReason {
             | Self::SlowConsumer
             | Self::RateLimit
             | Self::NewHistory
-            | Self::IdentityUnavailable => true,
+            | Self::IdentityUnavailable
+            | Self::TooManyConnections => true,
         }
     }
 }

@@ -27,6 +27,11 @@ impl<'a> Identifier<'a> {
         self.text("channel")
     }
 
+    /// Whether it has the parameter, whatever that holds.
+    pub fn has(&self, name: &str) -> bool {
+        self.parameters.contains_key(name)
+    }
+
     /// A parameter that is a JSON string.
     pub fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.parameters.get(name)?.get()).ok()

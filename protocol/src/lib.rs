@@ -15,6 +15,7 @@ mod deflater;
 mod extension;
 mod frame;
 mod identifier;
+pub mod signed;
 mod subprotocol;
 
 pub use command::{Command, CommandError};

@@ -45,7 +45,7 @@ mod log;
 #[cfg(test)]
 pub mod memory;
 pub mod mysql;
-mod patience;
+pub(crate) mod patience;
 mod poll;
 pub mod position;
 pub mod postgres;

@@ -9,6 +9,11 @@ impl Pattern {
         Self(text.to_owned())
     }
 
+    /// Whether it matches every name.
+    pub fn is_everything(&self) -> bool {
+        !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
+    }
+
     /// The pieces between the stars stand in `name` in their order, the first at its
     /// beginning and the last at its end. Linear: each piece is searched from where the one
     /// before it was found first.
@@ -49,6 +54,13 @@ mod tests {
         assert!(!matches("a*a", "a"));
         assert!(!matches("progress:*", "progress"));
         assert!(!matches("progress", "progress:1"));
+    }
+
+    #[test]
+    fn only_stars_match_everything() {
+        for (pattern, is_everything) in [("*", true), ("**", true), ("", false), ("a*", false)] {
+            assert_eq!(Pattern::new(pattern).is_everything(), is_everything, "{pattern}");
+        }
     }
 
     fn by_the_book(pattern: &[u8], name: &[u8]) -> bool {

@@ -17,6 +17,10 @@ pub async fn run(mut values: Values) -> Outcome {
     println!("settings: good");
     // At once: the database may not even answer.
     let tls_is_good = config.tls.as_ref().is_none_or(check_tls);
+    let combinations = config.facts.unsafe_combinations();
+    for combination in &combinations {
+        println!("wrong: {combination}");
+    }
 
     let database = Database::new(&config.bus);
     let schema = database.inspect().await?;
@@ -43,18 +47,25 @@ pub async fn run(mut values: Values) -> Outcome {
         println!("an INSERT without a prefix goes to {}", schema.default_prefix);
     }
     let open = config.channels.describe();
-    if open.is_empty() {
+    if open.is_nothing() {
         faults.push(
-            "nobody can subscribe to anything: no [[channel]], --public-channel or --public-streams"
+            "nobody can subscribe to anything: no [[channel]], --public-channel, --public-streams or key for signed names"
                 .to_owned(),
         );
-    } else {
-        println!("open to everybody: {}", open.join(", "));
+    }
+    for (whom, what) in [
+        ("to everybody", open.everybody),
+        ("with a signed name", open.signed),
+        ("to who is identified", open.identified),
+    ] {
+        if !what.is_empty() {
+            println!("open {whom}: {}", what.join(", "));
+        }
     }
     for fault in &faults {
         println!("wrong: {fault}");
     }
-    if faults.is_empty() && tls_is_good { Ok(()) } else { Err(Failure::Code(1)) }
+    if faults.is_empty() && combinations.is_empty() && tls_is_good { Ok(()) } else { Err(Failure::Code(1)) }
 }
 
 fn check_tls(files: &Files) -> bool {

@@ -8,6 +8,9 @@ mod demo;
 mod migrate;
 mod publish;
 mod serve;
+mod sign;
+mod token;
+mod verify_cookie;
 mod watch;
 
 use std::ffi::OsString;
@@ -71,8 +74,11 @@ fn command() -> Command {
             demo::command(),
             publish::command(),
             watch::command(),
+            sign::command(),
+            token::command(),
             migrate::command(),
             check::command(),
+            verify_cookie::command(),
             demo::jobs_command(),
         ])
 }
@@ -90,8 +96,11 @@ fn run(name: &str, matches: &ArgMatches) -> Outcome {
             demo::DEMO => demo::run(matches, values).await,
             "publish" => publish::run(matches, values).await,
             "watch" => watch::run(matches, values).await,
+            "sign" => sign::run(matches, values),
+            "token" => token::run(matches, values),
             "migrate" => migrate::run(matches, values).await,
             "check" => check::run(values).await,
+            "verify-cookie" => verify_cookie::run(matches, values),
             demo::JOBS => demo::run_jobs(matches).await,
             _ => unreachable!("clap knows the commands"),
         }

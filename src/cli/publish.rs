@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Failure, Outcome, finish};
 use crate::bus::{Answer, BusConfig, Database, Outgoing, Publisher};
-use crate::config::{Group, Values, args, publish_key};
+use crate::config::{Group, Values, args, publish_keys};
 use crate::stream::{Prefix, Stream};
 
 pub fn command() -> Command {
@@ -61,7 +61,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     let config = BusConfig::resolve(&mut values);
-    let key = publish_key(&mut values);
+    let keys = publish_keys(&mut values);
     finish(values)?;
     let name = matches.get_one::<String>("stream").expect("it is required");
     let (sender, messages) = mpsc::channel(2 * BATCH);
@@ -77,7 +77,12 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         None => drop(tokio::spawn(read_lines(tokio::io::stdin(), config.max_payload_bytes, room, sender))),
     }
     match matches.get_one::<String>("url") {
-        Some(url) => Remote::new(url, name, key).map_err(Failure::Usage)?.publish(messages).await?,
+        Some(url) => {
+            Remote::new(url, name, keys.for_stream(name).cloned())
+                .map_err(Failure::Usage)?
+                .publish(messages)
+                .await?
+        }
         None => publish_into_database(config, name, messages).await?,
     }
     Ok(())

@@ -5,6 +5,11 @@
 //! text with its origin; this module turns it into a [`Config`], and tells all that is wrong
 //! with it at once. Nothing else in the program reads the environment.
 
+mod identity;
+mod jwt;
+mod lookup;
+mod publish_keys;
+pub mod safety;
 mod settings;
 mod values;
 
@@ -13,15 +18,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use secrecy::SecretString;
+use secrecy::ExposeSecret;
 
+use identity::identification;
+pub use identity::{CookieKind, RailsCookie, RailsSecrets, signed_names};
+pub use jwt::{jwt, signing_secret};
+pub use publish_keys::publish_keys;
 pub use settings::{Group, SETTINGS, Setting, args};
 pub use values::{ConfigError, Values};
 
 use crate::bus::{BusConfig, DatabaseUrl, Wake, sqlite};
-use crate::channels::{Allow, Channels, Pattern, Rule};
+use crate::channels::{Channels, Doors, GlobalIdApp, Pattern, Rule, TemplateError};
 use crate::connection;
-use crate::http::{self, Hosts, Origins};
+use crate::http::{self, ClientLimits, Hosts, Origins, Proxies, PublishKeys};
+use crate::identity::IdentificationConfig;
 use crate::stream::Prefix;
 use crate::telemetry::LogFormat;
 use crate::tls;
@@ -37,13 +47,17 @@ pub struct Config {
     pub path: String,
     pub allowed_origins: Origins,
     pub allowed_hosts: Hosts,
+    pub identification: IdentificationConfig,
+    pub trusted_proxies: Proxies,
     pub channels: Channels,
-    pub publish_key: Option<SecretString>,
+    pub publish_keys: PublishKeys,
     pub public_publish: bool,
     pub compression: bool,
     pub connection: connection::Limits,
     pub http: http::Limits,
     pub drain_timeout: Duration,
+    /// For what is unsafe about all of it together.
+    pub facts: safety::Facts,
 }
 
 /// How to log; read before anything else so that there is a log.
@@ -108,42 +122,67 @@ impl Config {
     /// Reads every setting; what is wrong with them is in `values` afterwards.
     pub fn resolve(values: &mut Values) -> Self {
         let mut bus = BusConfig::resolve(values);
-        let channels = channels(values, bus.prefix.clone());
+        let rails = RailsSecrets::resolve(values);
+        let global_id_app = values
+            .optional("global-id-app", |text| text.parse::<GlobalIdApp>().map_err(|error| error.to_string()));
+        let channels = channels(values, &rails, global_id_app.clone(), bus.prefix.clone());
+        let identification = identification(values, &rails, global_id_app, &bus.url);
         bus.marks_superseded = channels.have_states();
-        let publish_key = publish_key(values);
+        let publish_keys = publish_keys(values);
         let internal_listen: SocketAddr = values.parse("internal-listen", address);
-        if !internal_listen.ip().is_loopback() && publish_key.is_none() {
+        if !internal_listen.ip().is_loopback() && publish_keys.is_empty() {
             values.complain(format!(
                 "--internal-listen {internal_listen} can be reached from elsewhere, and anybody there could publish: \
                  set --publish-key (or --secret), or listen on a loopback address"
             ));
         }
         let public_publish = values.parse("public-publish", switch);
-        if public_publish && publish_key.is_none() {
+        if public_publish && publish_keys.is_empty() {
             values.complain("--public-publish needs a --publish-key (or --secret): it opens publishing to all who can reach --listen".into());
         }
+        let listen: SocketAddr = values.parse("listen", address);
+        let tls = tls_files(values);
+        let allowed_origins = Origins::new(&values.list("allowed-origins")).unwrap_or_else(|error| {
+            values.complain(format!("--allowed-origins: {error}"));
+            Origins::new(&[]).expect("none is wrong")
+        });
+        let facts = safety::Facts {
+            is_reachable: !listen.ip().to_canonical().is_loopback(),
+            speaks_tls: tls.is_some(),
+            is_behind_proxy: values.is_given("trusted-proxies"),
+            takes_any_origin: allowed_origins.is_any(),
+            cookies_identify: identification.cookie.is_some(),
+            something_identifies: identification.can_identify(),
+            publishing_is_open: publish_keys.is_empty(),
+            every_stream_is_public: channels.open_everything(),
+            secrets: secret_lengths(values),
+            rules_for_identified: channels.for_identified(),
+            rules_without_keys: channels.without_keys(),
+        };
         Self {
-            listen: values.parse("listen", address),
+            listen,
             internal_listen,
-            tls: tls_files(values),
+            tls,
             path: values.parse("path", |text| {
                 let good = text.starts_with('/')
                     && text.len() > 1
                     && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#{}*:".contains(&b));
-                let taken = ["/events", "/health", "/ready", "/broadcast"].contains(&text);
+                let taken = ["/events", "/health", "/ready", "/broadcast", "/disconnect"].contains(&text);
                 if good && !taken {
                     Ok(text.to_owned())
                 } else {
                     Err("it must be a path of one's own such as /cable".into())
                 }
             }),
-            allowed_origins: Origins::new(&values.list("allowed-origins")).unwrap_or_else(|error| {
-                values.complain(format!("--allowed-origins: {error}"));
-                Origins::new(&[]).expect("none is wrong")
-            }),
+            allowed_origins,
             allowed_hosts: Hosts::new(&values.list("allowed-hosts")),
+            identification,
+            trusted_proxies: Proxies::new(&values.list("trusted-proxies")).unwrap_or_else(|error| {
+                values.complain(format!("--trusted-proxies: {error}"));
+                Proxies::default()
+            }),
             channels,
-            publish_key,
+            publish_keys,
             public_publish,
             compression: values.parse("compression", switch),
             connection: connection::Limits {
@@ -154,30 +193,27 @@ impl Config {
                 write_timeout: values.parse("write-timeout", duration),
                 rate_limit: values.parse("rate-limit", positive),
                 rate_burst: values.parse("rate-burst", positive),
+                max_connections_per_user: values.parse("max-connections-per-user", or_off),
             },
             http: http::Limits {
                 max_connections: values.optional("max-connections", positive),
                 accept_rate: values.parse("accept-rate", positive),
+                clients: ClientLimits {
+                    max_connections_per_address: values.parse("max-connections-per-address", or_off),
+                    handshake_rate: values.parse("handshake-rate", or_off),
+                    handshake_rate_per_address: values.parse("handshake-rate-per-address", or_off),
+                },
+                max_header_bytes: values.parse("max-header-bytes", bytes),
+                max_query_bytes: values.parse("max-query-bytes", bytes),
                 max_broadcast_bytes: values.parse("max-broadcast-bytes", bytes),
                 max_broadcast_messages: values.parse("max-broadcast-messages", positive),
                 max_payload_bytes: bus.max_payload_bytes,
             },
             drain_timeout: values.parse("drain-timeout", duration),
+            facts,
             bus,
         }
     }
-}
-
-/// The key for HTTP publishing: its own, or the one that AnyCable derives from the secret.
-pub fn publish_key(values: &mut Values) -> Option<SecretString> {
-    let secret = values.optional("secret", |text| Ok(text.to_owned()));
-    let own = values.optional("publish-key", |text| Ok(text.to_owned()));
-    let derived = secret.map(|secret| {
-        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-        let tag = aws_lc_rs::hmac::sign(&key, b"broadcast-cable");
-        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    });
-    own.or(derived).map(SecretString::from)
 }
 
 fn tls_files(values: &mut Values) -> Option<tls::Files> {
@@ -196,26 +232,46 @@ fn tls_files(values: &mut Values) -> Option<tls::Files> {
     }
 }
 
-fn channels(values: &mut Values, prefix: Prefix) -> Channels {
+fn channels(
+    values: &mut Values,
+    rails: &RailsSecrets,
+    global_id_app: Option<GlobalIdApp>,
+    prefix: Prefix,
+) -> Channels {
     let mut rules = values.rules();
     for text in values.list("public-channel") {
         let rule = text
             .split_once('=')
             .ok_or_else(|| "it must be NAME=STREAM, such as ProgressChannel=progress:{job_id}".to_owned());
-        let rule = rule.and_then(|(name, stream)| match stream.parse() {
-            Ok(stream) => Ok(Rule { name: name.to_owned(), stream, allow: Allow::Public, state: false }),
-            Err(error) => Err(error.to_string()),
+        let rule = rule.and_then(|(name, stream)| {
+            let stream = stream.parse().map_err(|error: TemplateError| error.to_string())?;
+            Rule::public(name, stream).map_err(|error| error.to_string())
         });
         match rule {
             Ok(rule) => rules.push(rule),
             Err(reason) => values.complain(format!("--public-channel {text}: {reason}")),
         }
     }
-    let patterns = values.list("public-streams").iter().map(|text| Pattern::new(text)).collect();
-    Channels::new(rules, patterns, prefix.clone()).unwrap_or_else(|twice| {
-        values.complain(twice.to_string());
-        Channels::new(Vec::new(), Vec::new(), prefix).expect("no rule is no duplicate")
+    let doors = Doors {
+        rules,
+        public_streams: values.list("public-streams").iter().map(|text| Pattern::new(text)).collect(),
+        signed_names: signed_names(values, rails),
+        global_id_app,
+    };
+    Channels::new(doors, prefix.clone()).unwrap_or_else(|error| {
+        values.complain(error.to_string());
+        Channels::new(Doors::default(), prefix).expect("no rule is wrong")
     })
+}
+
+/// Of each secret that a key is made of.
+fn secret_lengths(values: &mut Values) -> Vec<(&'static str, usize)> {
+    let mut lengths = Vec::new();
+    for setting in ["secret", "secret-key-base", "jwt-key", "publish-key"] {
+        let secrets = values.secrets(setting);
+        lengths.extend(secrets.iter().map(|secret| (setting, secret.expose_secret().len())));
+    }
+    lengths
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -249,6 +305,11 @@ fn positive<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
         Ok(value) if number > 0 => Ok(value),
         _ => Err("it must be a number from 1 on".into()),
     }
+}
+
+/// A limit that there may not be.
+fn or_off<T: TryFrom<u32>>(text: &str) -> Result<Option<T>, String> {
+    if text == "off" { Ok(None) } else { positive(text).map(Some) }
 }
 
 fn switch(text: &str) -> Result<bool, String> {

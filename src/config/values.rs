@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::publish_keys;
 use super::settings::{Kind, SETTINGS, Setting};
 use crate::channels::Rule;
 
@@ -14,6 +16,7 @@ use crate::channels::Rule;
 pub struct Values {
     given: HashMap<&'static str, Given>,
     rules: Vec<Rule>,
+    publish_keys: Vec<publish_keys::Table>,
     errors: Vec<String>,
 }
 
@@ -31,6 +34,8 @@ enum Origin {
     Flag,
     Environment(&'static str),
     File(PathBuf),
+    /// A file of its own, which another setting names.
+    SecretFile(PathBuf),
     Default,
 }
 
@@ -93,6 +98,34 @@ impl Values {
                 self.given.insert(setting.key, found);
             }
         }
+        for setting in SETTINGS {
+            self.read_secret(setting.key);
+        }
+    }
+
+    /// Puts what stands in the file of `--KEY-file` in the place of `--KEY`.
+    fn read_secret(&mut self, file_key: &'static str) {
+        let Some(key) =
+            SETTINGS.iter().map(|s| s.key).find(|key| file_key.strip_suffix(FILE_SUFFIX) == Some(key))
+        else {
+            return;
+        };
+        let Some(path) = self.optional(file_key, |text| Ok(PathBuf::from(text))) else { return };
+        if self.is_given(key) {
+            self.errors.push(format!(
+                "{} and {}: one of them is enough",
+                self.name(key),
+                self.name(file_key)
+            ));
+            return;
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let texts = vec![text.trim_end_matches(['\r', '\n']).to_owned()];
+                self.given.insert(key, Given { texts, origin: Origin::SecretFile(path) });
+            }
+            Err(error) => self.errors.push(format!("{} {}: {error}", self.name(file_key), path.display())),
+        }
     }
 
     /// Flag, else default: for what must run the same wherever it is started.
@@ -128,8 +161,8 @@ impl Values {
             Ok(value) => Some(value),
             Err(reason) => {
                 let shown = match find(key).kind {
-                    Kind::Secret(_) => "…".to_owned(),
-                    _ if key == "database-url" => without_password(text),
+                    Kind::Secrets(_) => "…".to_owned(),
+                    _ if key.ends_with("database-url") => without_password(text),
                     _ => text.to_owned(),
                 };
                 self.errors.push(format!("{} {shown:?}: {reason}", given.name(key)));
@@ -141,8 +174,50 @@ impl Values {
     /// A setting with several values.
     pub(super) fn list(&self, key: &'static str) -> Vec<String> {
         let texts = self.given.get(key).map(|given| given.texts.as_slice()).unwrap_or_default();
-        let items = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
-        items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        let items = texts.iter().flat_map(|text| {
+            let mut in_braces = false;
+            // `{gid(Post, id)}` is one thing.
+            text.split(move |character| {
+                in_braces = character == '{' || (in_braces && character != '}');
+                character == ',' && !in_braces
+            })
+        });
+        items.map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// A setting with secrets, each as it was given: a flag, an item of the file's list, a line of
+    /// the variable.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Vec<SecretString> {
+        let Some(given) = self.given.get(key) else { return Vec::new() };
+        let are_lines = matches!(given.origin, Origin::Environment(_) | Origin::SecretFile(_));
+        let secrets: Vec<SecretString> = if are_lines {
+            given.texts.iter().flat_map(|text| secrets_of_lines(text)).map(SecretString::from).collect()
+        } else {
+            given.texts.iter().map(|text| SecretString::from(text.as_str())).collect()
+        };
+        if secrets.is_empty() || secrets.iter().any(|secret| secret.expose_secret().is_empty()) {
+            let error = format!("{}: it is empty", given.name(key));
+            // Several settings are made of one secret.
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
+            }
+        }
+        secrets
+    }
+
+    /// What to call a setting so that whoever gave it finds it.
+    pub(super) fn name(&self, key: &'static str) -> String {
+        self.given.get(key).map_or_else(|| format!("--{key}"), |given| given.name(key))
+    }
+
+    /// Whether it was set, by whatever means.
+    pub(super) fn is_given(&self, key: &'static str) -> bool {
+        self.given.get(key).is_some_and(|given| !matches!(given.origin, Origin::Default))
+    }
+
+    /// The `[[publish_key]]` tables of the file.
+    pub(super) fn publish_key_tables(&mut self) -> Vec<publish_keys::Table> {
+        std::mem::take(&mut self.publish_keys)
     }
 
     /// The `[[channel]]` rules of the file.
@@ -181,10 +256,16 @@ impl Values {
         };
         for (key, value) in table {
             if key == "channel" {
-                match Vec::<Rule>::deserialize(value) {
-                    Ok(rules) => self.rules = rules,
-                    Err(error) => {
-                        self.errors.push(format!("{shown}: [[channel]]: {}", error.to_string().trim_end()))
+                let rules = match value {
+                    toml::Value::Array(rules) => rules,
+                    no_list => vec![no_list],
+                };
+                for rule in rules {
+                    match Rule::deserialize(rule) {
+                        Ok(rule) => self.rules.push(rule),
+                        Err(error) => self
+                            .errors
+                            .push(format!("{shown}: [[channel]]: {}", error.to_string().trim_end())),
                     }
                 }
                 continue;
@@ -193,6 +274,15 @@ impl Values {
                 self.errors.push(format!("{shown}: unknown setting {key}{}", suggestion(&key)));
                 continue;
             };
+            if setting.key == "publish-key" && is_tables(&value) {
+                match Vec::deserialize(value) {
+                    Ok(keys) => self.publish_keys = keys,
+                    Err(error) => self
+                        .errors
+                        .push(format!("{shown}: [[publish_key]]: {}", error.to_string().trim_end())),
+                }
+                continue;
+            }
             match texts(&value) {
                 Some(texts) => drop(settings.insert(setting.key, (path.to_owned(), texts))),
                 None => self
@@ -211,9 +301,13 @@ impl Given {
             Origin::Flag | Origin::Default => format!("--{key}"),
             Origin::Environment(name) => (*name).to_owned(),
             Origin::File(path) => format!("{}: {}", path.display(), key.replace('-', "_")),
+            Origin::SecretFile(path) => format!("--{key}{FILE_SUFFIX} {}", path.display()),
         }
     }
 }
+
+/// What a setting is called that names a file with the value of another.
+const FILE_SUFFIX: &str = "-file";
 
 const DEFAULT_FILE: &str = "tablecast.toml";
 
@@ -225,6 +319,23 @@ fn environment(name: &str) -> Result<Option<String>, String> {
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
     }
+}
+
+/// One a line, but for the lines of a PEM, which are one together.
+fn secrets_of_lines(text: &str) -> Vec<String> {
+    let mut secrets: Vec<String> = Vec::new();
+    let mut is_in_pem = false;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        match secrets.last_mut() {
+            Some(pem) if is_in_pem => {
+                pem.push('\n');
+                pem.push_str(line);
+            }
+            _ => secrets.push(line.to_owned()),
+        }
+        is_in_pem = if is_in_pem { !line.starts_with("-----END") } else { line.starts_with("-----BEGIN") };
+    }
+    secrets
 }
 
 fn find(key: &str) -> &'static Setting {
@@ -257,6 +368,10 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
     }
 }
 
+fn is_tables(value: &toml::Value) -> bool {
+    value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(toml::Value::is_table))
+}
+
 fn suggestion(key: &str) -> String {
     let key = key.replace('_', "-").to_lowercase();
     let known = SETTINGS.iter().map(|setting| setting.key).chain(["channel"]);
@@ -265,5 +380,31 @@ fn suggestion(key: &str) -> String {
     match nearest {
         Some((score, known)) if score > 0.7 => format!("; did you mean {}?", known.replace('-', "_")),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_split_at_nothing_but_the_lines_of_a_variable() {
+        let secrets = |arguments: &[&str], variable: Option<&str>, key: &'static str| {
+            let command =
+                Command::new("test").no_binary_name(true).args(super::super::args(&super::super::Group::ALL));
+            let mut values = Values::default();
+            let environment = |_: &str| Ok(variable.map(str::to_owned));
+            values.collect(&command.get_matches_from(arguments), &HashMap::new(), environment);
+            values.secrets(key).iter().map(|secret| secret.expose_secret().to_owned()).collect::<Vec<_>>()
+        };
+        let pem = "-----BEGIN PUBLIC KEY-----\nAAAA\nBBBB\n-----END PUBLIC KEY-----";
+
+        assert_eq!(secrets(&["--jwt-key=a, b", "--jwt-key=c\nd"], None, "jwt-key"), ["a, b", "c\nd"]);
+        let lines = format!("a, b\r\n\n{pem}\n{pem}\nc\n");
+        assert_eq!(secrets(&[], Some(&lines), "jwt-key"), ["a, b", pem, pem, "c"]);
+        assert_eq!(secrets(&[], None, "jwt-key"), [""; 0]);
     }
 }

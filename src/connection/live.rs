@@ -4,12 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use serde_json::Value;
 use slab::Slab;
 use tablecast_protocol::{DisconnectReason, Frame};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::hub::{Closing, Hub, Offered, Outbox};
+use crate::hub::{Closing, Hub, Of, Offered, Outbox};
 use crate::identity::Who;
+use crate::identity::lookup::{Key, OpenSession};
 use crate::telemetry::metrics;
 
 /// The connections that are open: who is pinged, and who is told when the server goes.
@@ -48,17 +50,31 @@ impl Default for Connections {
 }
 
 impl Connections {
-    /// Counts a connection in until the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, outbox: Arc<Outbox>, who: Who) -> Live {
-        let name = who.as_ref().and_then(|identity| identity.name.clone());
-        let name = name.map(|name| {
-            let key = self.named.entry(name.clone()).or_default().insert(outbox.clone());
-            (name, key)
-        });
+    /// Welcomes a connection, and counts it in until the guard is dropped. None where its name has
+    /// as many as it may.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        outbox: &Arc<Outbox>,
+        who: &Who,
+        max_per_name: Option<usize>,
+    ) -> Option<Live> {
+        let name = match who.as_ref().and_then(|identity| identity.name.clone()) {
+            None => None,
+            Some(name) => {
+                let mut named = self.named.entry(name.clone()).or_default();
+                if max_per_name.is_some_and(|max| named.len() >= max) {
+                    return None;
+                }
+                let key = named.insert(outbox.clone());
+                Some((name, key))
+            }
+        };
+        // Before it is pinged, and after it can be ended: it is told of nothing else first.
+        outbox.push(Frame::welcome(), Of::Connection);
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let key = self.slots[slot].lock().insert(Entry { outbox, who });
+        let key = self.slots[slot].lock().insert(Entry { outbox: outbox.clone(), who: who.clone() });
         metrics().connections.increment(1);
-        Live { connections: self.clone(), slot, key, name }
+        Some(Live { connections: self.clone(), slot, key, name })
     }
 
     /// Pings each connection once a beat, for ever, and ends those whose sockets have taken nothing
@@ -103,6 +119,28 @@ impl Connections {
         tracing::debug!(connections = outboxes.len(), "the application ends connections");
         for outbox in outboxes {
             outbox.close(Closing::Disconnect(reason));
+        }
+    }
+
+    /// The sessions that connections were let in by.
+    pub fn sessions(&self) -> Vec<OpenSession> {
+        let session = |entry: &Entry| entry.who.as_ref().and_then(|identity| identity.session.clone());
+        self.slots
+            .iter()
+            .flat_map(|slot| slot.lock().iter().filter_map(|(_, e)| session(e)).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Ends the connections that were let in by a session which is another user's by now, or nobody's.
+    pub fn session_ended(&self, key: &Key, now: Option<&Value>) {
+        let is_over = |entry: &Entry| {
+            let session = entry.who.as_ref().and_then(|identity| identity.session.as_ref());
+            session.is_some_and(|session| session.key == *key && Some(&session.user) != now)
+        };
+        for slot in &self.slots {
+            for (_, entry) in slot.lock().iter().filter(|(_, entry)| is_over(entry)) {
+                entry.outbox.close(Closing::Disconnect(DisconnectReason::Unauthorized));
+            }
         }
     }
 

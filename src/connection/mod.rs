@@ -23,13 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tablecast_protocol::{Frame, Offer};
+use tablecast_protocol::{DisconnectReason, Offer};
 use tokio::time::timeout;
 
 pub use live::Connections;
 
 use crate::channels::Channels;
-use crate::hub::{Closing, Encoding, Hub, Of, Outbox, Socket};
+use crate::hub::{Closing, Encoding, Hub, Outbox, Socket};
 use crate::identity::{Unidentified, Who};
 use crate::telemetry::metrics;
 use reader::{End, Incoming, Reader};
@@ -50,6 +50,8 @@ pub struct Limits {
     /// Commands a second, and how many at once.
     pub rate_limit: u32,
     pub rate_burst: u32,
+    /// Connections of one name at once; none: as many as there may be.
+    pub max_connections_per_user: Option<usize>,
 }
 
 /// What all connections share.
@@ -78,10 +80,14 @@ pub async fn serve(
 ) {
     let outbox = Arc::new(Outbox::new(socket, context.limits.send_buffer_bytes));
     let (who, _live) = match who {
-        Ok(who) => {
-            outbox.push(Frame::welcome(), Of::Connection);
-            (who.clone(), Some(context.connections.enter(outbox.clone(), who)))
-        }
+        Ok(who) => match context.connections.enter(&outbox, &who, context.limits.max_connections_per_user) {
+            Some(live) => (who, Some(live)),
+            None => {
+                metrics().refused("max_connections_per_user");
+                outbox.close(Closing::Disconnect(DisconnectReason::TooManyConnections));
+                (None, None)
+            }
+        },
         Err(unidentified) => {
             outbox.close(Closing::Disconnect(unidentified.reason()));
             (None, None)

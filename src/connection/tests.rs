@@ -15,7 +15,7 @@ use tungstenite::protocol::Role;
 use super::*;
 use crate::bus::memory::{MemoryWriter, memory};
 use crate::bus::{Batch, Message as Row};
-use crate::channels::Pattern;
+use crate::channels::{Doors, Pattern};
 use crate::hub::{Notice, follow};
 use crate::stream::{Prefix, Stream};
 use tablecast_protocol::DisconnectReason;
@@ -28,6 +28,7 @@ const LIMITS: Limits = Limits {
     write_timeout: Duration::from_secs(30),
     rate_limit: 1000,
     rate_burst: 1000,
+    max_connections_per_user: None,
 };
 
 struct Fixture {
@@ -39,7 +40,8 @@ type Client = WebSocketStream<DuplexStream>;
 
 /// A hub that follows a source in memory, and lets everybody listen to everything.
 fn fixture() -> Fixture {
-    let channels = Channels::new(Vec::new(), vec![Pattern::new("*")], Prefix::default()).unwrap();
+    let everything = Doors { public_streams: vec![Pattern::new("*")], ..Doors::default() };
+    let channels = Channels::new(everything, Prefix::default()).unwrap();
     let context = Arc::new(Context {
         hub: Arc::default(),
         channels: Arc::new(channels),

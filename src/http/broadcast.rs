@@ -1,123 +1,15 @@
 //! `POST /broadcast`: publishing by HTTP.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
-use axum::http::{Method, StatusCode};
-use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, any};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use secrecy::ExposeSecret;
+use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::App;
+use super::keys::Scope;
 use super::problem::Problem;
-use crate::bus::{IdempotencyKey, Outgoing, PublishError};
+use super::write::{Writes, malformed, parse_object};
+use crate::bus::Outgoing;
 use crate::telemetry::metrics;
-
-/// A body that trickles in for longer is given up.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_KEY_BYTES: usize = 255;
-
-pub fn route() -> MethodRouter<Arc<App>> {
-    any(|State(app): State<Arc<App>>, request: Request| async move {
-        match publish(&app, request).await {
-            Ok(answer) => (StatusCode::CREATED, [(CONTENT_TYPE, "application/json")], answer).into_response(),
-            Err(problem) => {
-                metrics().publishes_refused.increment(1);
-                tracing::debug!(status = problem.status().as_u16(), ?problem, "a publish was refused");
-                problem.into_response()
-            }
-        }
-    })
-}
-
-async fn publish(app: &App, request: Request) -> Result<String, Problem> {
-    if request.method() != Method::POST {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "publish with POST").allow("POST"));
-    }
-    if app.is_draining() {
-        return Err(shutting_down());
-    }
-    authorize(app, request.headers())?;
-    expect_json(request.headers())?;
-    let key = idempotency_key(request.headers())?;
-    let body = read_body(request, app.limits.max_broadcast_bytes).await?;
-
-    let (messages, is_array) = parse(&body, app)?;
-    let key = key.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&messages, is_array) });
-    let ids = app.publisher.publish(messages, key).await.map_err(problem)?;
-    Ok(match ids.as_slice() {
-        [id] if !is_array => format!(r#"{{"id":{id}}}"#),
-        ids => format!(r#"{{"ids":{}}}"#, serde_json::to_string(ids).expect("numbers are JSON")),
-    })
-}
-
-fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(key) = &app.publish_key else { return Ok(()) };
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, given) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
-    });
-    let same = |given: &str| {
-        aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), key.expose_secret().as_bytes())
-            .is_ok()
-    };
-    if given.is_some_and(same) {
-        return Ok(());
-    }
-    metrics().refused("publish_key");
-    let detail = "publishing here needs the header Authorization: Bearer with the server's --publish-key";
-    Err(Problem::new(StatusCode::UNAUTHORIZED, detail).authenticate("Bearer"))
-}
-
-/// No form of a page can send it across sites without asking first.
-fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = given.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "the body is JSON: send Content-Type: application/json",
-    ))
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    match key.to_str() {
-        Ok(key) if !key.is_empty() && key.len() <= MAX_KEY_BYTES => Ok(Some(key.to_owned())),
-        _ => {
-            let detail = format!("an Idempotency-Key is 1 to {MAX_KEY_BYTES} visible ASCII characters");
-            Err(Problem::new(StatusCode::BAD_REQUEST, detail))
-        }
-    }
-}
-
-async fn read_body(request: Request<Body>, max: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("the body is larger than {max} bytes (--max-broadcast-bytes)");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    };
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > max as u64) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body ended before its end")),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
-    }
-}
 
 /// One message as it was sent. What is missing is told apart from what is null.
 #[derive(Deserialize)]
@@ -129,16 +21,11 @@ struct Item<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// The messages of a body, and whether it was an array.
-fn parse(body: &[u8], app: &App) -> Result<(Vec<Outgoing>, bool), Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("the body is not UTF-8 at byte {}", error.valid_up_to()),
-        )
-    })?;
+const EXAMPLE: &str = r#"a message is an object: {"stream":"progress:42","data":{"percent":50}}"#;
+
+pub fn parse(text: &str, app: &App, scope: &Scope) -> Result<Writes, Problem> {
     if !text.trim_start().starts_with('[') {
-        return Ok((vec![outgoing(text, "", app)?], false));
+        return Ok(Writes { messages: vec![outgoing(text, "", app, scope)?], is_array: false });
     }
     let items: Vec<&RawValue> = serde_json::from_str(text).map_err(malformed)?;
     let max = app.limits.max_broadcast_messages;
@@ -147,21 +34,14 @@ fn parse(body: &[u8], app: &App) -> Result<(Vec<Outgoing>, bool), Problem> {
             format!("the array has {} messages, more than {max} (--max-broadcast-messages)", items.len());
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
-    let messages =
-        items.iter().enumerate().map(|(index, item)| outgoing(item.get(), &format!("/{index}"), app));
-    Ok((messages.collect::<Result<_, _>>()?, true))
+    let messages = items.iter().enumerate();
+    let messages = messages.map(|(index, item)| outgoing(item.get(), &format!("/{index}"), app, scope));
+    Ok(Writes { messages: messages.collect::<Result<_, _>>()?, is_array: true })
 }
 
-fn outgoing(text: &str, pointer: &str, app: &App) -> Result<Outgoing, Problem> {
+fn outgoing(text: &str, pointer: &str, app: &App, scope: &Scope) -> Result<Outgoing, Problem> {
     let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
-    if !text.trim_start().starts_with('{') && tablecast_protocol::is_json(text) {
-        let detail = r#"a message is an object: {"stream":"progress:42","data":{"percent":50}}"#.into();
-        return Err(unprocessable(detail).at(pointer));
-    }
-    let item: Item = serde_json::from_str(text).map_err(|error| match error.classify() {
-        Category::Data => unprocessable(describe(&error)).at(pointer),
-        _ => malformed(error),
-    })?;
+    let item: Item = parse_object(text, pointer, EXAMPLE)?;
     let Some(stream) = item.stream else { return Err(unprocessable("stream is missing".into()).at(pointer)) };
     let Some(data) = item.data else { return Err(unprocessable("data is missing".into()).at(pointer)) };
     let max = app.limits.max_payload_bytes;
@@ -173,45 +53,10 @@ fn outgoing(text: &str, pointer: &str, app: &App) -> Result<Outgoing, Problem> {
     let stream: String =
         serde_json::from_str(stream.get()).map_err(|_| at_stream("stream is no text".into()))?;
     let stream = app.prefix.stream(&stream).map_err(|error| at_stream(error.to_string()))?;
+    if !scope.publishing(stream.as_str()) {
+        metrics().refused("publish_key_scope");
+        let detail = format!("the key doesn't open the stream {stream}");
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail).at(format!("{pointer}/stream")));
+    }
     Ok(Outgoing { stream, payload: data.get().to_owned() })
-}
-
-fn malformed(error: serde_json::Error) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
-}
-
-/// serde's words without the place, which counts from the item's beginning.
-fn describe(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or(&text).replace('`', "")
-}
-
-/// The messages with their lengths between them, so that no two bodies have one print
-/// that mean different things.
-fn fingerprint(messages: &[Outgoing], is_array: bool) -> Vec<u8> {
-    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    digest.update(&[u8::from(is_array)]);
-    for message in messages {
-        for part in [message.stream.as_str(), &message.payload] {
-            digest.update(&(part.len() as u64).to_be_bytes());
-            digest.update(part.as_bytes());
-        }
-    }
-    digest.finish().as_ref().to_vec()
-}
-
-fn problem(error: PublishError) -> Problem {
-    let detail = error.to_string();
-    match error {
-        PublishError::Away(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1),
-        PublishError::Full => Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(1),
-        PublishError::KeyReused | PublishError::Refused(_) => {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
-        }
-        PublishError::ShuttingDown => shutting_down(),
-    }
-}
-
-fn shutting_down() -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down").retry_after(1)
 }

@@ -17,7 +17,8 @@ use tablecast_protocol::{Offer, accept_deflate};
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
-use super::listener::Socket;
+use super::clients::Refusal;
+use super::listener::Accepted;
 use super::problem::Problem;
 use super::{App, not_found};
 use crate::connection::{self, Agreed, Context};
@@ -28,11 +29,12 @@ use crate::tls::TlsSocket;
 
 pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Response {
     let headers = request.headers();
+    let socket = request.extensions().get::<Arc<Accepted>>().cloned().expect("the listener says where from");
     let is_get = request.method() == Method::GET && request.version() == Version::HTTP_11;
     if !is_get || !asks_for_websocket(headers) {
         return not_found();
     }
-    if !app.origins.allows(headers) {
+    if !app.origins.allows(headers, app.clients.forwarded_host(socket.peer, headers)) {
         metrics().refused("origin");
         tracing::debug!(origin = ?headers.get("origin"), "an origin was refused; --allowed-origins lists those that are let in");
         return not_found();
@@ -49,6 +51,10 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
             .retry_after(1)
             .into_response();
     }
+    let place = match app.clients.shake_hands(socket.peer, headers) {
+        Ok(place) => place,
+        Err(refusal) => return refused(refusal),
+    };
 
     let accept = derive_accept_key(key.as_bytes());
     let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
@@ -58,13 +64,12 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     let deflate = accept_deflate(extensions).filter(|_| app.compression);
     let encoding = if deflate.is_some() { Encoding::Deflate } else { Encoding::Plain };
     let agreed = Agreed { offer, encoding };
-    let who = Ok(None);
-    let socket = request.extensions().get::<Socket>().cloned();
+    let who = app.identification.identify(request.uri().query(), headers).await;
     let upgrade = hyper::upgrade::on(&mut request);
     let context = app.context.clone();
     app.sockets.spawn(async move {
-        // It counts against the listener's limit until it ends.
-        let _socket = socket;
+        // It counts against the limits until it ends.
+        let _held = (socket, place);
         match upgrade.await {
             Ok(upgraded) => serve(upgraded, agreed, who, context).await,
             Err(error) => tracing::debug!(%error, "a client left during its handshake"),
@@ -85,6 +90,16 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.as_str()));
     }
     response
+}
+
+fn refused(refusal: Refusal) -> Response {
+    metrics().refused(refusal.name());
+    tracing::debug!(%refusal, "a handshake was refused");
+    let status = match refusal {
+        Refusal::Connections | Refusal::AddressRate => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Rate => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, refusal.to_string()).retry_after(1).into_response()
 }
 
 /// The connection needs the socket itself, not what hyper has wrapped it into.

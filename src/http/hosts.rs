@@ -22,12 +22,23 @@ impl Hosts {
         Self(patterns.to_vec())
     }
 
-    /// All hosts that a request names: one header, and what an absolute URI has before its path.
-    pub fn check(&self, headers: &HeaderMap, uri: &Uri, is_loopback: bool) -> Result<(), ForeignHost> {
+    /// All hosts that a request names: one header, what an absolute URI has before its path, and what
+    /// a proxy that is believed was asked for.
+    pub fn check(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        forwarded_host: Option<&str>,
+        is_loopback: bool,
+    ) -> Result<(), ForeignHost> {
         let mut named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or("?"));
         let header = named.next().unwrap_or_default();
         let authority = uri.authority().map(|authority| authority.as_str());
-        named.chain(authority).chain([header]).try_for_each(|host| self.check_name(host, is_loopback))
+        named
+            .chain(authority)
+            .chain(forwarded_host)
+            .chain([header])
+            .try_for_each(|host| self.check_name(host, is_loopback))
     }
 
     fn check_name(&self, host: &str, is_loopback: bool) -> Result<(), ForeignHost> {
@@ -68,7 +79,7 @@ mod tests {
     fn allows(patterns: &[&str], is_loopback: bool, host: &str) -> bool {
         let patterns: Vec<_> = patterns.iter().map(|text| (*text).to_owned()).collect();
         let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
-        Hosts::new(&patterns).check(&headers, &Uri::from_static("/"), is_loopback).is_ok()
+        Hosts::new(&patterns).check(&headers, &Uri::from_static("/"), None, is_loopback).is_ok()
     }
 
     #[test]
@@ -89,6 +100,17 @@ mod tests {
         {
             assert!(!allows(&[], true, host), "{host}");
         }
+    }
+
+    #[test]
+    fn what_a_proxy_was_asked_for_is_looked_at_too() {
+        let headers = HeaderMap::from_iter([(HOST, "localhost:8080".parse().unwrap())]);
+        let hosts = Hosts::new(&["app.example.com".into()]);
+        let allows = |forwarded| hosts.check(&headers, &Uri::from_static("/"), forwarded, true).is_ok();
+
+        assert!(allows(None));
+        assert!(allows(Some("app.example.com")));
+        assert!(!allows(Some("evil.example")));
     }
 
     #[test]

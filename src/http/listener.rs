@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +20,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use super::clients::{Clients, Place};
 use crate::telemetry::{OnceAMinute, metrics};
 use crate::tls::{self, Certificates, HandshakeError, TlsSocket};
 
-/// A place among a listener's open sockets, held by whoever serves one.
-pub type Socket = Arc<OwnedSemaphorePermit>;
+/// A socket that was accepted, with its place among the listener's, and among its address's. Each
+/// of its requests holds it, and whoever takes the socket over.
+pub struct Accepted {
+    pub peer: IpAddr,
+    _place: OwnedSemaphorePermit,
+    _place_of_address: Option<Place>,
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
@@ -32,24 +39,28 @@ pub struct ListenerLimits {
     pub accept_rate: u32,
     /// How long a client may take nothing of what waits for it.
     pub write_timeout: Duration,
+    /// What of a request's head is read before it is given up.
+    pub max_head_bytes: usize,
 }
 
 /// Who doesn't shake hands in this time, or send a request's head, isn't going to.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 100;
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// hyper reads no less.
+const MIN_HEAD_BYTES: usize = 8 << 10;
 /// A peer that is gone without a word is noticed by the kernel after so long.
 const DEAD_PEER: Duration = Duration::from_secs(60);
 /// How much of a second's sockets may come at once.
 const ACCEPT_BURST: Duration = Duration::from_millis(100);
 
 /// Serves a listener until `closing`; requests in hand are finished, and their tasks are
-/// in `tasks`. With certificates it speaks TLS.
+/// in `tasks`. With certificates it speaks TLS. `clients` are those that limits by address are for.
 pub async fn serve(
     listener: TcpListener,
     certificates: Option<Arc<Certificates>>,
     routes: Router,
     limits: ListenerLimits,
+    clients: Option<Arc<Clients>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 ) {
@@ -62,8 +73,8 @@ pub async fn serve(
             () = closing.cancelled() => return,
             accepted = async { pace.next().await; listener.accept().await } => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // The peer's error is its own; ours (no file descriptors) passes with time.
                 if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
@@ -83,19 +94,32 @@ pub async fn serve(
                     "as many connections as --max-connections allows: more are refused"
                 );
             }
-            // A client that expects TLS would take the answer for a broken one.
-            if certificates.is_none() {
-                refuse(&stream);
-            }
+            refuse(
+                &stream,
+                &certificates,
+                "503 Service Unavailable",
+                "as many connections are open as --max-connections allows",
+            );
             continue;
         };
+        let peer = peer.ip().to_canonical();
+        let place_of_address = match clients.as_ref().map_or(Ok(None), |clients| clients.accept(peer)) {
+            Ok(place) => place,
+            Err(refusal) => {
+                metrics().refused(refusal.name());
+                tracing::debug!(%peer, %refusal, "a socket was refused");
+                refuse(&stream, &certificates, "429 Too Many Requests", &refusal.to_string());
+                continue;
+            }
+        };
         set_options(&stream, limits.write_timeout);
-        let (routes, socket, closing) = (routes.clone(), Arc::new(place), closing.clone());
+        let socket = Arc::new(Accepted { peer, _place: place, _place_of_address: place_of_address });
+        let (routes, closing) = (routes.clone(), closing.clone());
         match &certificates {
-            None => tasks.spawn(converse(stream, routes, socket, closing)),
+            None => tasks.spawn(converse(stream, routes, socket, limits.max_head_bytes, closing)),
             Some(certificates) => {
                 let handshake = tls::accept(stream, certificates.acceptor());
-                tasks.spawn(converse_over_tls(handshake, routes, socket, closing))
+                tasks.spawn(converse_over_tls(handshake, routes, socket, limits.max_head_bytes, closing))
             }
         };
     }
@@ -104,13 +128,14 @@ pub async fn serve(
 async fn converse_over_tls(
     handshake: impl Future<Output = Result<TlsSocket, HandshakeError>>,
     routes: Router,
-    socket: Socket,
+    socket: Arc<Accepted>,
+    max_head_bytes: usize,
     closing: CancellationToken,
 ) {
     let handshake = timeout(HEAD_TIMEOUT, handshake);
     let Some(shaken) = closing.run_until_cancelled(handshake).await else { return };
     match shaken.unwrap_or(Err(HandshakeError::TooLong)) {
-        Ok(stream) => converse(stream, routes, socket, closing).await,
+        Ok(stream) => converse(stream, routes, socket, max_head_bytes, closing).await,
         Err(error) => {
             metrics().handshake_failed(error.reason());
             tracing::debug!(%error, "a TLS handshake failed");
@@ -119,8 +144,13 @@ async fn converse_over_tls(
 }
 
 /// HTTP on one socket. An upgrade takes the socket along.
-async fn converse<Io>(stream: Io, routes: Router, socket: Socket, closing: CancellationToken)
-where
+async fn converse<Io>(
+    stream: Io,
+    routes: Router,
+    socket: Arc<Accepted>,
+    max_head_bytes: usize,
+    closing: CancellationToken,
+) where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -133,7 +163,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_buf_size(max_head_bytes.max(MIN_HEAD_BYTES))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
@@ -149,6 +179,8 @@ where
         // as who says nonsense.
         if error.is_timeout() {
             metrics().refused("head_timeout");
+        } else if error.is_parse_too_large() {
+            metrics().refused("max_header_bytes");
         } else if error.is_parse() {
             metrics().refused("malformed_head");
         }
@@ -158,9 +190,15 @@ where
 
 /// Without a task, since there is no room for one more: what fits into a fresh socket's
 /// buffer is written at once.
-fn refuse(stream: &TcpStream) {
-    let answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    let _ = stream.try_write(answer);
+fn refuse(stream: &TcpStream, certificates: &Option<Arc<Certificates>>, status: &str, reason: &str) {
+    // A client that expects TLS would take the answer for a broken one.
+    if certificates.is_some() {
+        return;
+    }
+    let head =
+        format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain");
+    let _ =
+        stream.try_write(format!("{head}\r\nContent-Length: {}\r\n\r\n{reason}", reason.len()).as_bytes());
 }
 
 fn set_options(stream: &TcpStream, write_timeout: Duration) {

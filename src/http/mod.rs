@@ -1,15 +1,19 @@
 //! The two listeners, and what each path of theirs answers.
 //!
 //! The public one is for browsers: the WebSocket, health. The internal one is for workers and
-//! operators: publishing, metrics. Both look at the Host header first, so that no page
-//! elsewhere reaches a loopback address by a name of its own (DNS rebinding).
+//! operators: publishing, metrics. Both look at a request's size and its Host header first, so that
+//! no page elsewhere reaches a loopback address by a name of its own (DNS rebinding).
 
 mod broadcast;
 mod cable;
+mod clients;
+mod disconnect;
 mod hosts;
+mod keys;
 mod listener;
 mod origins;
 mod problem;
+mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,22 +21,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 
+pub use clients::{ClientLimits, Clients, Proxies};
 pub use hosts::Hosts;
+pub use keys::{PublishKey, PublishKeys, Scope};
 pub use listener::{ListenerLimits, serve};
-pub use origins::Origins;
+pub use origins::{Origins, matches_by_label};
 
 use crate::bus::{Publisher, Status, StatusHandle};
 use crate::connection::Context;
+use crate::identity::Identification;
 use crate::stream::Prefix;
 use crate::telemetry::metrics;
+use listener::Accepted;
 use problem::Problem;
 
 /// What the listeners take.
@@ -42,6 +49,10 @@ pub struct Limits {
     pub max_connections: Option<usize>,
     /// New sockets a second on the public listener.
     pub accept_rate: u32,
+    pub clients: ClientLimits,
+    /// All header fields of a request, their names included.
+    pub max_header_bytes: usize,
+    pub max_query_bytes: usize,
     pub max_broadcast_bytes: usize,
     pub max_broadcast_messages: usize,
     pub max_payload_bytes: usize,
@@ -60,8 +71,12 @@ pub struct App {
     pub prometheus: PrometheusHandle,
     pub path: String,
     pub origins: Origins,
+    pub identification: Identification,
     pub hosts: Hosts,
-    pub publish_key: Option<SecretString>,
+    /// Those of the public listener.
+    pub clients: Arc<Clients>,
+    /// Without one publishing is open on the internal listener.
+    pub publish_keys: PublishKeys,
     pub public_publish: bool,
     pub compression: bool,
     pub limits: Limits,
@@ -77,32 +92,45 @@ impl App {
 pub fn public(app: &Arc<App>, pages: Router<Arc<App>>, is_loopback: bool) -> Router {
     let mut routes = pages.route(&app.path, any(cable::upgrade));
     if app.public_publish {
-        routes = routes.route("/broadcast", broadcast::route());
+        routes = writing(routes);
     }
-    finish(routes, app, is_loopback)
+    finish(routes, app, Listener { is_public: true, is_loopback })
 }
 
 /// The internal listener's routes.
 pub fn internal(app: &Arc<App>, is_loopback: bool) -> Router {
-    let routes = Router::new().route("/broadcast", broadcast::route()).route("/metrics", get(render_metrics));
-    let routes = routes.layer(middleware::from_fn(refuse_other_sites));
-    finish(routes, app, is_loopback)
+    let routes = writing(Router::new()).route("/metrics", get(render_metrics));
+    finish(routes, app, Listener { is_public: false, is_loopback })
 }
 
-fn finish(routes: Router<Arc<App>>, app: &Arc<App>, is_loopback: bool) -> Router {
-    let hosts = app.clone();
+/// What writes into the table.
+fn writing(routes: Router<Arc<App>>) -> Router<Arc<App>> {
+    routes
+        .route("/broadcast", write::route(broadcast::parse))
+        .route("/disconnect", write::route(disconnect::parse))
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Listener {
+    is_public: bool,
+    is_loopback: bool,
+}
+
+fn finish(routes: Router<Arc<App>>, app: &Arc<App>, listener: Listener) -> Router {
+    let admitting = app.clone();
     routes
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .fallback(|| async { not_found() })
         .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let hosts = hosts.clone();
+            let app = admitting.clone();
             async move {
-                match hosts.hosts.check(request.headers(), request.uri(), is_loopback) {
+                match admit(&app, listener, &request) {
                     Ok(()) => next.run(request).await,
-                    Err(foreign) => {
-                        metrics().refused("host");
-                        Problem::new(StatusCode::MISDIRECTED_REQUEST, foreign.to_string()).into_response()
+                    Err((reason, problem)) => {
+                        metrics().refused(reason);
+                        tracing::debug!(reason, ?problem, "a request was refused");
+                        problem.into_response()
                     }
                 }
             }
@@ -110,15 +138,38 @@ fn finish(routes: Router<Arc<App>>, app: &Arc<App>, is_loopback: bool) -> Router
         .with_state(app.clone())
 }
 
-/// A page of another site has no business here, whatever it may do elsewhere.
-async fn refuse_other_sites(request: Request, next: Next) -> Response {
-    if origins::is_cross_site(request.headers()) {
-        metrics().refused("cross_site");
+/// What each request has to get past, or the word for what it doesn't.
+fn admit(app: &App, listener: Listener, request: &Request) -> Result<(), (&'static str, Problem)> {
+    let (headers, uri) = (request.headers(), request.uri());
+    let Limits { max_header_bytes, max_query_bytes, .. } = app.limits;
+    if uri.query().is_some_and(|query| query.len() > max_query_bytes) {
+        let detail = format!("the query is larger than {max_query_bytes} bytes (--max-query-bytes)");
+        return Err(("max_query_bytes", Problem::new(StatusCode::URI_TOO_LONG, detail)));
+    }
+    if headers.iter().map(header_bytes).sum::<usize>() > max_header_bytes {
+        let detail = format!("the headers are larger than {max_header_bytes} bytes (--max-header-bytes)");
+        return Err(("max_header_bytes", Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)));
+    }
+    // The internal listener believes nobody's word for whom they ask.
+    let forwarded_host = match request.extensions().get::<Arc<Accepted>>() {
+        Some(socket) if listener.is_public => app.clients.forwarded_host(socket.peer, headers),
+        _ => None,
+    };
+    if let Err(foreign) = app.hosts.check(headers, uri, forwarded_host, listener.is_loopback) {
+        return Err(("host", Problem::new(StatusCode::MISDIRECTED_REQUEST, foreign.to_string())));
+    }
+    // A page of another site has no business there, whatever it may do elsewhere.
+    if !listener.is_public && origins::is_cross_site(headers) {
         let detail =
             "this listener is for workers and operators; it takes no requests from pages of other sites";
-        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        return Err(("cross_site", Problem::new(StatusCode::FORBIDDEN, detail)));
     }
-    next.run(request).await
+    Ok(())
+}
+
+/// As on the wire: `name: value`, and the end of the line.
+fn header_bytes((name, value): (&HeaderName, &HeaderValue)) -> usize {
+    name.as_str().len() + value.len() + 4
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {

@@ -31,12 +31,17 @@ impl Origins {
         self.any
     }
 
-    pub fn allows(&self, headers: &HeaderMap) -> bool {
+    /// `forwarded_host` is what a proxy was asked for, where one is believed.
+    pub fn allows(&self, headers: &HeaderMap, forwarded_host: Option<&str>) -> bool {
         if self.any {
             return true;
         }
-        let Some(origin) = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else { return false };
-        is_same_host(origin, headers) || self.patterns.iter().any(|pattern| matches_by_label(pattern, origin))
+        let mut origins = headers.get_all(ORIGIN).iter();
+        // A browser names one.
+        let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
+        let Ok(origin) = origin.to_str() else { return false };
+        is_same_host(origin, forwarded_host.or_else(|| host(headers)))
+            || self.patterns.iter().any(|pattern| matches_by_label(pattern, origin))
     }
 }
 
@@ -45,45 +50,60 @@ pub fn is_cross_site(headers: &HeaderMap) -> bool {
     let fetched_from_elsewhere = headers
         .get("sec-fetch-site")
         .is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
-    let origin_elsewhere =
-        headers.get(ORIGIN).is_some_and(|origin| !origin.to_str().is_ok_and(|o| is_same_host(o, headers)));
+    let origin_elsewhere = headers
+        .get_all(ORIGIN)
+        .iter()
+        .any(|origin| !origin.to_str().is_ok_and(|o| is_same_host(o, host(headers))));
     fetched_from_elsewhere || origin_elsewhere
 }
 
 /// Whether the page comes from the host that it asks. Its scheme is not compared: behind
 /// a proxy that ends TLS ours isn't the one that the browser sees.
-fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
+fn is_same_host(origin: &str, host: Option<&str>) -> bool {
     let Some((scheme, from)) = origin.split_once("://") else { return false };
     let default_port = match scheme {
         "http" => ":80",
         "https" => ":443",
         _ => return false,
     };
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let Some(host) = host else { return false };
     let bare = |name: &str| name.strip_suffix(default_port).unwrap_or(name).to_ascii_lowercase();
     bare(from) == bare(host)
 }
 
+fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST)?.to_str().ok()
+}
+
 /// `https://*.example.com` against `https://app.example.com`: a star stands for one
 /// label, or a port, and never for a dot, colon or slash.
-pub(super) fn matches_by_label(pattern: &str, text: &str) -> bool {
-    let mut text = text.chars().peekable();
-    let in_label = |c: &char| !matches!(c, '.' | ':' | '/');
-    for expected in pattern.chars() {
-        if expected == '*' {
-            if text.next_if(in_label).is_none() {
-                return false;
-            }
-            while text.next_if(in_label).is_some() {}
-        } else if text.next().is_none_or(|found| !found.eq_ignore_ascii_case(&expected)) {
-            return false;
-        }
+pub fn matches_by_label(pattern: &str, text: &str) -> bool {
+    pattern.matches(BETWEEN_LABELS).eq(text.matches(BETWEEN_LABELS))
+        && pattern.split(BETWEEN_LABELS).zip(text.split(BETWEEN_LABELS)).all(|(p, t)| is_label(p, t))
+}
+
+const BETWEEN_LABELS: [char; 3] = ['.', ':', '/'];
+
+/// One label against its pattern, where each star takes a character at least: the pieces between
+/// the stars are found as early as can be.
+fn is_label(pattern: &str, label: &str) -> bool {
+    let (pattern, label) = (pattern.to_ascii_lowercase(), label.to_ascii_lowercase());
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == label };
+    let Some(mut label) = label.strip_prefix(first) else { return false };
+    let mut pieces = rest.split('*');
+    let last = pieces.next_back().expect("splitting gives at least one piece");
+    for piece in pieces {
+        let behind_one = label.chars().next().and_then(|taken| label.get(taken.len_utf8()..));
+        let Some((_, rest)) = behind_one.and_then(|label| label.split_once(piece)) else { return false };
+        label = rest;
     }
-    text.next().is_none()
+    label.strip_suffix(last).is_some_and(|taken| !taken.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn allows(patterns: &[&str], origin: Option<&str>, host: &str) -> bool {
@@ -93,7 +113,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        Origins::new(&patterns).unwrap().allows(&headers)
+        Origins::new(&patterns).unwrap().allows(&headers, None)
     }
 
     #[test]
@@ -106,6 +126,30 @@ mod tests {
         assert!(!allows(&[], Some("null"), "app.example"));
         assert!(!allows(&[], Some("app.example"), "app.example"));
         assert!(!allows(&[], None, "app.example"));
+    }
+
+    #[test]
+    fn behind_a_proxy_the_host_is_the_one_that_it_was_asked_for() {
+        let headers = HeaderMap::from_iter([
+            (HOST, "10.0.0.5:8080".parse().unwrap()),
+            (ORIGIN, "https://app.example".parse().unwrap()),
+        ]);
+        let origins = Origins::new(&[]).unwrap();
+
+        assert!(origins.allows(&headers, Some("app.example")));
+        assert!(!origins.allows(&headers, Some("other.example")));
+        assert!(!origins.allows(&headers, None));
+    }
+
+    #[test]
+    fn two_origins_are_none() {
+        let mut headers = HeaderMap::from_iter([(HOST, "h".parse().unwrap())]);
+        headers.append(ORIGIN, "http://h".parse().unwrap());
+        assert!(Origins::new(&[]).unwrap().allows(&headers, None) && !is_cross_site(&headers));
+
+        headers.append(ORIGIN, "http://evil.example".parse().unwrap());
+        assert!(!Origins::new(&[]).unwrap().allows(&headers, None));
+        assert!(is_cross_site(&headers));
     }
 
     #[test]
@@ -125,6 +169,38 @@ mod tests {
             "http://localhost",
         ] {
             assert!(!allows(patterns, Some(bad), "h"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_star_is_a_part_of_a_label_too() {
+        let patterns = &["https://pr-*-app.example.com", "https://*-a*b.example.com"];
+        for good in ["pr-7-app", "PR-app-app-app", "x-a-ab", "x-a-bb"] {
+            assert!(allows(patterns, Some(&format!("https://{good}.example.com")), "h"), "{good}");
+        }
+        for bad in ["pr--app", "pr-7.8-app", "pr-7-apps", "-a-b", "x-ab", "x-a.b"] {
+            assert!(!allows(patterns, Some(&format!("https://{bad}.example.com")), "h"), "{bad}");
+        }
+    }
+
+    fn by_the_book(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], []) => true,
+            (['*', pattern @ ..], [taken, text @ ..]) if !BETWEEN_LABELS.contains(taken) => {
+                by_the_book(pattern, text) || by_the_book(&[&['*'], pattern].concat(), text)
+            }
+            ([p, pattern @ ..], [t, text @ ..]) if *p != '*' => {
+                p.eq_ignore_ascii_case(t) && by_the_book(pattern, text)
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_the_definition(pattern in "[aBé.:*]{0,7}", text in "[abé.:]{0,8}") {
+            let (p, t): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
+            prop_assert_eq!(matches_by_label(&pattern, &text), by_the_book(&p, &t));
         }
     }
 

@@ -55,6 +55,11 @@ impl Metrics {
         counter!(CLOSED, "reason" => reason).increment(1);
     }
 
+    /// Counts a cookie of a handshake that can't be read, by the word for why.
+    pub fn cookie_unreadable(&self, reason: &'static str) {
+        counter!(COOKIES_UNREADABLE, "reason" => reason).increment(1);
+    }
+
     /// Counts a TLS handshake that failed, by the word for why.
     pub fn handshake_failed(&self, reason: &'static str) {
         counter!(HANDSHAKES_FAILED, "reason" => reason).increment(1);
@@ -88,6 +93,10 @@ impl Metrics {
         describe_counter!(SUBSCRIBES, "Subscribe commands, by answer");
         describe_counter!(REFUSALS, "Requests and connections that were refused, by reason");
         describe_counter!(CLOSED, "WebSocket connections that ended, by reason");
+        describe_counter!(
+            COOKIES_UNREADABLE,
+            "Cookies that should say who connects and can't be read, by reason"
+        );
         describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed, by reason");
         Self {
             connections: gauge!(CONNECTIONS),
@@ -142,4 +151,5 @@ const COMMANDS: &str = "tablecast_commands_total";
 const SUBSCRIBES: &str = "tablecast_subscribes_total";
 const REFUSALS: &str = "tablecast_refusals_total";
 const CLOSED: &str = "tablecast_connections_closed_total";
+const COOKIES_UNREADABLE: &str = "tablecast_cookies_unreadable_total";
 const HANDSHAKES_FAILED: &str = "tablecast_tls_handshakes_failed_total";

@@ -2,6 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
 
 use crate::support::{Server, get, pubsub, server, tablecast, until};
 
@@ -67,7 +73,8 @@ fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default
 #[test]
 fn what_is_wrong_with_the_settings_is_told_all_at_once() {
     let builder = server().config(
-        "listn = \"x\"\nretention = 7\n[[channel]]\nname = \"A\"\nstream = \"a:{b\"\nallow = \"public\"\n",
+        "listn = \"x\"\nretention = 7\n[[channel]]\nname = \"A\"\nstream = \"a:{b\"\nallow = \"public\"\n\
+         [[channel]]\nname = \"B\"\nstream = \"b\"\nallow = \"{a} = {user.id}\"\n",
     );
     let output = run(
         &[
@@ -88,7 +95,8 @@ fn what_is_wrong_with_the_settings_is_told_all_at_once() {
     for part in [
         "unknown setting listn; did you mean listen?",
         "tablecast.toml: retention \"7\": it must be a time such as 100ms",
-        "a { without its }",
+        "rule A: \"a:{b\" has a { without its }",
+        "rule B: allow: \"{a} = {user.id}\", character 5: there must be ==, != or in",
         "--listen \"nowhere\": it must be an address and a port",
         "--wake \"loudly\": it must be notify, poll or auto",
         "--max-subscriptions \"0\": it must be a number from 1 on",
@@ -411,6 +419,50 @@ fn watch_tells_rejected_from_unreachable() {
     server.kill();
     let unreachable = run(&["watch", "s", "--url", &url, "--timeout", "300ms"], &[], server.folder());
     assert_eq!(unreachable.status.code(), Some(4), "{}", stderr(&unreachable));
+}
+
+#[test]
+fn a_token_is_made_with_the_first_key_and_printed_alone() {
+    let builder = server();
+    let made = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let arguments: Vec<_> = ["token"].iter().chain(arguments).copied().collect();
+        let output = run(&arguments, environment, builder.folder());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let token = said.strip_suffix('\n').unwrap().to_owned();
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let (header, claims) = message.split_once('.').unwrap();
+        let [header, claims, signature] =
+            [header, claims, signature].map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap());
+        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+        assert_eq!(json(&header)["alg"], "HS256");
+        let signed_with = |key: &str| {
+            hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), message.as_bytes(), &signature)
+                .is_ok()
+        };
+        let key = ["first, of two", "s3Krit"].into_iter().find(|key| signed_with(key)).unwrap();
+        (key, json(&claims))
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+
+    let (key, claims) = made(&["--claim=sub=42"], &[("TABLECAST_JWT_KEY", "first, of two\nsecond")]);
+    assert_eq!((key, &claims["sub"]), ("first, of two", &json!("42")));
+    assert!((now + 3595..now + 3660).contains(&claims["exp"].as_u64().unwrap()));
+    let (key, claims) =
+        made(&["--secret=s3Krit", "--anycable", r#"{"user_id":1,"exp":2}"#, "--expires=5m"], &[]);
+    assert_eq!((key, &claims["ext"]), ("s3Krit", &json!(r#"{"exp":2,"user_id":1}"#)));
+    assert!((now + 295..now + 360).contains(&claims["exp"].as_u64().unwrap()));
+
+    let refused = |arguments: &[&str], why: &str| {
+        let arguments: Vec<_> = ["token"].iter().chain(arguments).copied().collect();
+        let output = run(&arguments, &[], builder.folder());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(why) && output.stdout.is_empty(), "{}", stderr(&output));
+    };
+    refused(&[], "--jwt-key");
+    refused(&["--secret=s3Krit", "--jwks=keys.json"], "--jwt-key");
+    refused(&["--jwt-key=a", "[1]"], "JSON object");
+    refused(&["--jwt-key=a", "--claim=sub"], "NAME=VALUE");
 }
 
 #[test]

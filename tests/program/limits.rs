@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::{Frame, Server, Socket, begin, get, pubsub, server, until};
+use crate::support::{Frame, Server, Socket, begin, get, pubsub, request, server, until};
 
 #[test]
 fn subscriptions_over_the_limit_are_rejected() {
@@ -262,12 +262,48 @@ fn a_head_that_never_ends_and_too_many_headers_are_refused() {
     let server = server().start();
     let many: Vec<(String, String)> = (0..150).map(|n| (format!("X-{n}"), "x".into())).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let answer = crate::support::request(server.public, "GET", "/health", &many, b"");
+    let answer = request(server.public, "GET", "/health", &many, b"");
     assert_eq!(answer.status, 431);
     let long = "x".repeat(1 << 20);
-    let answer = crate::support::request(server.public, "GET", "/health", &[("X-Long", &long)], b"");
+    let answer = request(server.public, "GET", "/health", &[("X-Long", &long)], b"");
     assert_eq!(answer.status, 431);
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="malformed_head"}"#), 2.0);
+    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_header_bytes"}"#), 2.0);
+}
+
+#[test]
+fn headers_and_queries_have_a_size_of_their_own_each_and_its_name_is_told() {
+    let header = |server: &Server, bytes: usize| {
+        let long = "x".repeat(bytes);
+        request(server.public, "GET", "/health", &[("X-Long", &long)], b"")
+    };
+    let query = |server: &Server, bytes: usize| get(server.public, &format!("/health?{}", "x".repeat(bytes)));
+
+    let usual = server().start();
+    assert_eq!(header(&usual, 31 << 10).status, 200);
+    assert!(header(&usual, 32 << 10).problem(431).contains("--max-header-bytes"));
+    assert_eq!(query(&usual, 8 << 10).status, 200);
+    assert!(query(&usual, (8 << 10) + 1).problem(414).contains("--max-query-bytes"));
+    // Both at once are allowed as each is.
+    let long = "x".repeat(31 << 10);
+    let path = format!("/health?{}", "x".repeat(8 << 10));
+    assert_eq!(request(usual.public, "GET", &path, &[("X-Long", &long)], b"").status, 200);
+    // The internal listener's too.
+    get(usual.internal, &format!("/metrics?{}", "x".repeat(9 << 10))).problem(414);
+
+    let small = server().arg("--max-header-bytes=200").arg("--max-query-bytes=10").start();
+    assert_eq!(header(&small, 80).status, 200);
+    header(&small, 200).problem(431);
+    assert_eq!(query(&small, 10).status, 200);
+    query(&small, 11).problem(414);
+    let socket = Socket::try_open(small.public, "/cable?token=abcdefgh", &[]);
+    assert!(socket.head.starts_with("HTTP/1.1 414 "), "{}", socket.head);
+    for (reason, count) in [("max_query_bytes", 2.0), ("max_header_bytes", 1.0)] {
+        assert_eq!(
+            small.metric(&format!("tablecast_refusals_total{{reason=\"{reason}\"}}")),
+            count,
+            "{reason}"
+        );
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::serve::stop_signal;
 use super::{Failure, Outcome, finish};
 use crate::bus::DatabaseUrl;
 use crate::bus::sqlite::Location;
-use crate::channels::{Allow, Channels, Pattern, Rule};
+use crate::channels::{Channels, Doors, Pattern, Rule};
 use crate::config::{Config, Values};
 use crate::http::App;
 use crate::server::Server;
@@ -66,16 +66,13 @@ pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
         path: database.clone(),
         busy_timeout: std::time::Duration::from_secs(5),
     });
-    config.channels = Channels::new(
-        vec![Rule {
-            name: "ProgressChannel".into(),
-            stream: "progress:{job_id}".parse().expect("a valid template"),
-            allow: Allow::Public,
-            state: false,
-        }],
-        vec![Pattern::new("progress:*")],
-        config.bus.prefix.clone(),
-    )?;
+    let stream = "progress:{job_id}".parse().expect("a valid template");
+    let doors = Doors {
+        rules: vec![Rule::public("ProgressChannel", stream)?],
+        public_streams: vec![Pattern::new("progress:*")],
+        ..Doors::default()
+    };
+    config.channels = Channels::new(doors, config.bus.prefix.clone())?;
 
     let about = json!({ "database": database, "version": env!("CARGO_PKG_VERSION") }).to_string();
     let server = Server::bind(config, pages(about), install_metrics()?).await?;

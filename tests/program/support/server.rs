@@ -15,7 +15,7 @@ pub fn tablecast() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
     for (name, _) in std::env::vars() {
         if name.starts_with("TABLECAST_")
-            || ["DATABASE_URL", "CABLE_PREFIX", "RUST_LOG"].contains(&name.as_str())
+            || ["DATABASE_URL", "CABLE_PREFIX", "SECRET_KEY_BASE", "RUST_LOG"].contains(&name.as_str())
         {
             command.env_remove(name);
         }

@@ -1,0 +1,188 @@
+//! Asking again for the sessions of open connections: a logout deletes the row, and the socket is as
+//! open as before.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{BATCH, Key, Lookup, LookupError};
+use crate::telemetry::OnceAMinute;
+
+/// What an open connection was let in by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSession {
+    pub key: Key,
+    /// Who it belonged to then: [`Row::user`](super::Row::user).
+    pub user: Value,
+}
+
+/// How soon a database that is away is asked again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Asks for all that `open` gives, every `every`, in batches that are spread over that time. Where a
+/// session is gone or another user's, `ended` is told its key and whose it is now: the connections
+/// with that key that aren't this user's are to be closed. Never ends.
+///
+/// A database that doesn't answer ends nobody: that would throw all clients out for an outage which
+/// says nothing about them, and have them come back at once to where they can't be let in. Their sessions
+/// are asked for again, from the beginning, as soon as it answers.
+pub async fn recheck(
+    lookup: Lookup,
+    every: Duration,
+    open: impl Fn() -> Vec<OpenSession>,
+    ended: impl Fn(&Key, Option<&Value>),
+) {
+    let ask = |keys: Vec<Key>| {
+        let lookup = lookup.clone();
+        async move {
+            let rows = lookup.ask_many(&keys).await?;
+            Ok(rows.into_iter().map(|row| row.map(|row| row.user.clone())).collect())
+        }
+    };
+    run(ask, every, open, ended).await;
+}
+
+/// Whose each of these sessions is.
+type Users = Result<Vec<Option<Value>>, LookupError>;
+
+async fn run<Asked: Future<Output = Users>>(
+    ask: impl Fn(Vec<Key>) -> Asked,
+    every: Duration,
+    open: impl Fn() -> Vec<OpenSession>,
+    ended: impl Fn(&Key, Option<&Value>),
+) {
+    let mut told = OnceAMinute::default();
+    sleep(every).await;
+    loop {
+        let began = Instant::now();
+        if let Err(error) = round(&ask, every, &open, &ended).await {
+            if told.is_due() {
+                tracing::warn!(%error, "sessions of open connections can't be asked for; they stay open");
+            }
+            sleep(RETRY.min(every)).await;
+        } else {
+            sleep_until(began + every).await;
+        }
+    }
+}
+
+async fn round<Asked: Future<Output = Users>>(
+    ask: impl Fn(Vec<Key>) -> Asked,
+    every: Duration,
+    open: impl Fn() -> Vec<OpenSession>,
+    ended: impl Fn(&Key, Option<&Value>),
+) -> Result<(), LookupError> {
+    let began = Instant::now();
+    let mut users: HashMap<Key, HashSet<Value>> = HashMap::new();
+    for session in open() {
+        users.entry(session.key).or_default().insert(session.user);
+    }
+    let keys: Vec<&Key> = users.keys().collect();
+    let batches = keys.len().div_ceil(BATCH);
+    for (at, batch) in keys.chunks(BATCH).enumerate() {
+        sleep_until(began + every.mul_f64(at as f64 / batches as f64)).await;
+        let batch: Vec<Key> = batch.iter().map(|key| (*key).clone()).collect();
+        for (key, now) in batch.iter().zip(ask(batch.clone()).await?) {
+            if users[key].iter().any(|user| now.as_ref() != Some(user)) {
+                ended(key, now.as_ref());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::future::ready;
+
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn key(id: u64) -> Key {
+        Key::new(&json!(id)).unwrap()
+    }
+
+    fn sessions(ids: std::ops::RangeInclusive<u64>) -> Vec<OpenSession> {
+        ids.map(|id| OpenSession { key: key(id), user: json!(id) }).collect()
+    }
+
+    /// Everybody's session is there.
+    fn found(keys: &[Key]) -> Vec<Option<Value>> {
+        keys.iter().map(|key| serde_json::from_str(key.as_str()).ok()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_is_spread_over_its_time() {
+        let (began, asked) = (Instant::now(), RefCell::new(Vec::new()));
+        let ask = |keys: Vec<Key>| {
+            asked.borrow_mut().push((began.elapsed().as_secs(), keys.len()));
+            ready(Ok(found(&keys)))
+        };
+
+        let time = 2 * MINUTE + Duration::from_secs(1);
+        let _ =
+            timeout(time, run(ask, MINUTE, || sessions(1..=350), |_, _| panic!("nobody has ended"))).await;
+
+        assert_eq!(*asked.borrow(), [(60, 100), (75, 100), (90, 100), (105, 50), (120, 100)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_or_another_is_told_and_nobody_else() {
+        let ended = RefCell::new(Vec::new());
+        let ask = |keys: Vec<Key>| {
+            let now = |key: &Key| match key.as_str() {
+                "2" => None,
+                "3" => Some(json!(9)),
+                id => serde_json::from_str(id).ok(),
+            };
+            ready(Ok(keys.iter().map(now).collect()))
+        };
+        let open = || sessions(1..=4).into_iter().chain(sessions(2..=2)).collect();
+
+        let told = |key: &Key, now: Option<&Value>| ended.borrow_mut().push((key.clone(), now.cloned()));
+        let _ = timeout(MINUTE + Duration::from_secs(1), run(ask, MINUTE, open, told)).await;
+
+        let mut ended = ended.into_inner();
+        ended.sort_by_key(|(key, _)| key.as_str().to_owned());
+        assert_eq!(ended, [(key(2), None), (key(3), Some(json!(9)))], "each once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_changed_hands_ends_for_who_had_it_before() {
+        let ended = Cell::new(0);
+        let ask = |keys: Vec<Key>| ready(Ok(keys.iter().map(|_| Some(json!(2))).collect()));
+        let open = || [1, 2].map(|user| OpenSession { key: key(7), user: json!(user) }).into();
+
+        let told = |_: &Key, now: Option<&Value>| {
+            assert_eq!(now, Some(&json!(2)));
+            ended.set(ended.get() + 1);
+        };
+        let _ = timeout(MINUTE + Duration::from_secs(1), run(ask, MINUTE, open, told)).await;
+
+        assert_eq!(ended.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_ends_nobody_and_what_ended_meanwhile_is_told_after_it() {
+        let (began, ended) = (Instant::now(), Cell::new(None));
+        let ask = |keys: Vec<Key>| {
+            if began.elapsed() < Duration::from_secs(63) {
+                return ready(Err(LookupError::Away("it is".into())));
+            }
+            ready(Ok(keys.iter().map(|_| None).collect()))
+        };
+
+        let told = |_: &Key, _: Option<&Value>| ended.set(Some(began.elapsed().as_secs()));
+        let _ = timeout(MINUTE + RETRY + Duration::from_secs(1), run(ask, MINUTE, || sessions(1..=1), told))
+            .await;
+
+        assert_eq!(ended.get(), Some(65));
+    }
+}
