@@ -235,7 +235,8 @@ async fn a_recheck_tells_of_logouts_and_of_other_users(app: App) {
     let open = || (1..=4).map(|id| OpenSession { key: key(id), user: json!(id) }).collect();
     let ended_is = |key: &Key, now: Option<&Value>| told.send((key.clone(), now.cloned())).unwrap();
     let _ =
-        timeout(Duration::from_secs(2), recheck(lookup.clone(), Duration::from_millis(500), open, ended_is)).await;
+        timeout(Duration::from_secs(2), recheck(lookup.clone(), Duration::from_millis(500), open, ended_is))
+            .await;
 
     let mut all = Vec::new();
     while let Ok(one) = ended.try_recv() {
