@@ -123,7 +123,7 @@ impl Channels {
     fn by_itself(&self, channel: String, identifier: &Identifier<'_>) -> Result<String, Refusal> {
         // Who shows a signed name wants that one, as with AnyCable, and gets no other instead.
         if [signed::TURBO, signed::PUBSUB].contains(&&*channel) && identifier.has(signed::PARAMETER) {
-            return if self.signed_names.has_keys(&channel) {
+            return if self.is_open_to_signed(&channel) {
                 self.verified(&channel, identifier)
             } else {
                 Err(Refusal::NotOpen(channel))
@@ -133,6 +133,14 @@ impl Channels {
             Some(name) if self.public_streams.iter().any(|pattern| pattern.matches(&name)) => Ok(name),
             _ => Err(Refusal::NotOpen(channel)),
         }
+    }
+
+    /// Whether a signed name is enough for a channel without a rule. Where a rule asks for more beside
+    /// it, the same name shown there would get around that rule.
+    fn is_open_to_signed(&self, channel: &str) -> bool {
+        let asks_for_more =
+            |rule: &Rule| rule.needs_signature() && (rule.needs_identity() || !rule.conditions.is_empty());
+        self.signed_names.has_keys(channel) && !self.rules.values().any(asks_for_more)
     }
 
     fn verified(&self, channel: &str, identifier: &Identifier<'_>) -> Result<String, Refusal> {
@@ -173,7 +181,7 @@ impl Channels {
             }
         }
         for channel in [signed::TURBO, signed::PUBSUB] {
-            if !self.rules.contains_key(channel) && self.signed_names.has_keys(channel) {
+            if !self.rules.contains_key(channel) && self.is_open_to_signed(channel) {
                 open.signed.push(channel.into());
             }
         }
@@ -263,6 +271,19 @@ mod tests {
         channels
             .resolve(&Identifier::parse(identifier).unwrap(), who.as_ref())
             .map(|target| target.stream.to_string())
+    }
+
+    #[test]
+    fn a_rule_that_asks_for_more_than_a_signed_name_is_not_got_around() {
+        let toml = "[[channel]]\nname = 'Chat'\nallow = ['signed', 'identified']";
+        let doors = Doors { rules: rules(toml), signed_names: signed_names(), ..Doors::default() };
+        let channels = Channels::new(doors, Prefix::default()).unwrap();
+
+        for (channel, name) in [("$pubsub", anycable("room:1")), ("Turbo::StreamsChannel", turbo("room:1"))] {
+            let identifier = json!({ "channel": channel, "signed_stream_name": name }).to_string();
+            let refusal = channels.resolve(&Identifier::parse(&identifier).unwrap(), None);
+            assert_eq!(refusal, Err(Refusal::NotOpen(channel.into())));
+        }
     }
 
     #[test]
@@ -527,7 +548,8 @@ mod tests {
         let open = channels.describe();
 
         assert_eq!(open.everybody, ["A -> a:{id} if {id} in [1, 2]", "B -> b", "streams news"]);
-        assert_eq!(open.signed, ["$pubsub", "Room -> room:{id}", "Turbo::StreamsChannel"]);
+        // Both asks for more than a signed name, so that none is enough for a channel without a rule.
+        assert_eq!(open.signed, ["$pubsub", "Room -> room:{id}"]);
         assert_eq!(open.identified, ["Both, with a signed name", "Mine -> mine:{user.id}"]);
         assert_eq!(channels.for_identified(), ["Both", "Mine"]);
         assert!(channels.without_keys().is_empty() && !open.is_nothing());

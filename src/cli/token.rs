@@ -21,7 +21,7 @@ pub fn command() -> Command {
         .arg(
             Arg::new("claims")
                 .value_name("CLAIMS")
-                .help(r#"What the token says, a JSON object: '{"sub":"42","user":{"id":42}}'"#),
+                .help(r#"What the token says, a JSON object: '{"id":42}'"#),
         )
         .arg(
             Arg::new("claim")

@@ -142,10 +142,11 @@ impl Config {
         }
         let listen: SocketAddr = values.parse("listen", address);
         let tls = tls_files(values);
-        let allowed_origins = Origins::new(&values.list("allowed-origins")).unwrap_or_else(|error| {
-            values.complain(format!("--allowed-origins: {error}"));
-            Origins::new(&[]).expect("none is wrong")
-        });
+        let allowed_origins =
+            Origins::new(&values.list("allowed-origins"), tls.is_some()).unwrap_or_else(|error| {
+                values.complain(format!("--allowed-origins: {error}"));
+                Origins::new(&[], tls.is_some()).expect("none is wrong")
+            });
         let facts = safety::Facts {
             is_reachable: !listen.ip().to_canonical().is_loopback(),
             speaks_tls: tls.is_some(),

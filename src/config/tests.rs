@@ -230,7 +230,7 @@ fn docs_settings_is_what_the_program_says() {
          else a key of the settings file, else its default. The file is `--config FILE`, else `TABLECAST_CONFIG`, \
          else `./tablecast.toml` if it is there; a key is the flag's name with `_` for `-`. A list is separated by \
          commas, given by repeating the flag, or an array in the file; of secrets nothing is separated by commas, and \
-         several stand in a variable one a line. Times are written `100ms`, `10s`, `1d`, \
+         several stand in a variable one a line, where an empty one is an error. Times are written `100ms`, `10s`, `1d`, \
          sizes `65536` or `64KiB`. What is wrong is told all at once, with exit status 2.\n\n\
          `[[channel]]` rules stand in the file alone: see [Channels](channels.md). This page is made from the program's own list.\n",
     );

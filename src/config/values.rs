@@ -54,7 +54,9 @@ impl Values {
     pub fn gather(flags: &ArgMatches) -> Self {
         let mut values = Self::default();
         let flag = flags.try_get_one::<String>("config").ok().flatten();
-        let path = flag.cloned().or_else(|| values.noted(environment("TABLECAST_CONFIG")));
+        let path = flag
+            .cloned()
+            .or_else(|| values.noted(environment("TABLECAST_CONFIG")).filter(|path| !path.is_empty()));
         let file = match path {
             Some(path) => values.read_file(Path::new(&path)),
             None if Path::new(DEFAULT_FILE).exists() => values.read_file(Path::new(DEFAULT_FILE)),
@@ -84,7 +86,12 @@ impl Values {
                 Some(Given { texts: texts.cloned().collect(), origin: Origin::Flag })
             };
             let mut from_environment = || {
-                let found = setting.env.iter().find_map(|name| Some((name, self.noted(environment(name))?)));
+                // An empty secret is told, and not taken for none: what it should close would be open.
+                let counts = |text: &String| !text.is_empty() || matches!(setting.kind, Kind::Secrets(_));
+                let found = setting
+                    .env
+                    .iter()
+                    .find_map(|name| Some((name, self.noted(environment(name)).filter(counts)?)));
                 found.map(|(name, text)| Given { texts: vec![text], origin: Origin::Environment(name) })
             };
             let from_file = || {
@@ -162,7 +169,7 @@ impl Values {
             Err(reason) => {
                 let shown = match find(key).kind {
                     Kind::Secrets(_) => "…".to_owned(),
-                    _ if key.ends_with("database-url") => without_password(text),
+                    _ if key.ends_with("database-url") || key == "jwks" => without_password(text),
                     _ => text.to_owned(),
                 };
                 self.errors.push(format!("{} {shown:?}: {reason}", given.name(key)));
@@ -195,6 +202,19 @@ impl Values {
         } else {
             given.texts.iter().map(|text| SecretString::from(text.as_str())).collect()
         };
+        let is_doubtful = |secret: &SecretString| {
+            let text = secret.expose_secret();
+            text.starts_with('#') || text.trim() != text
+        };
+        if are_lines && secrets.iter().any(is_doubtful) {
+            let error = format!(
+                "{}: a line begins with # or has blanks at its ends, and every line is a secret",
+                given.name(key)
+            );
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
+            }
+        }
         if secrets.is_empty() || secrets.iter().any(|secret| secret.expose_secret().is_empty()) {
             let error = format!("{}: it is empty", given.name(key));
             // Several settings are made of one secret.
@@ -311,10 +331,8 @@ const FILE_SUFFIX: &str = "-file";
 
 const DEFAULT_FILE: &str = "tablecast.toml";
 
-/// An empty variable counts as none.
 fn environment(name: &str) -> Result<Option<String>, String> {
     match std::env::var(name) {
-        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => Ok(Some(text)),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),

@@ -135,7 +135,7 @@ impl Connections {
     pub fn session_ended(&self, key: &Key, now: Option<&Value>) {
         let is_over = |entry: &Entry| {
             let session = entry.who.as_ref().and_then(|identity| identity.session.as_ref());
-            session.is_some_and(|session| session.key == *key && Some(&session.user) != now)
+            session.is_some_and(|session| session.key == *key && Some(&session.row) != now)
         };
         for slot in &self.slots {
             for (_, entry) in slot.lock().iter().filter(|(_, entry)| is_over(entry)) {

@@ -10,6 +10,9 @@ use axum::http::header::{HOST, ORIGIN};
 pub struct Origins {
     patterns: Vec<String>,
     any: bool,
+    /// This server speaks TLS itself: a page of the same host that came without it may be anybody's
+    /// who stands on the way.
+    speaks_tls: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -17,14 +20,18 @@ pub struct Origins {
 pub struct OriginError(String);
 
 impl Origins {
-    pub fn new(patterns: &[String]) -> Result<Self, OriginError> {
+    pub fn new(patterns: &[String], speaks_tls: bool) -> Result<Self, OriginError> {
         let schemes = ["http://", "https://"];
         let is_good =
             |pattern: &str| pattern == "*" || schemes.iter().any(|scheme| pattern.starts_with(scheme));
         if let Some(bad) = patterns.iter().find(|pattern| !is_good(pattern)) {
             return Err(OriginError(bad.clone()));
         }
-        Ok(Self { any: patterns.iter().any(|pattern| pattern == "*"), patterns: patterns.to_vec() })
+        Ok(Self {
+            any: patterns.iter().any(|pattern| pattern == "*"),
+            patterns: patterns.to_vec(),
+            speaks_tls,
+        })
     }
 
     pub fn is_any(&self) -> bool {
@@ -40,7 +47,8 @@ impl Origins {
         // A browser names one.
         let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
         let Ok(origin) = origin.to_str() else { return false };
-        is_same_host(origin, forwarded_host.or_else(|| host(headers)))
+        let may_be_same = !self.speaks_tls || origin.starts_with("https://");
+        (may_be_same && is_same_host(origin, forwarded_host.or_else(|| host(headers))))
             || self.patterns.iter().any(|pattern| matches_by_label(pattern, origin))
     }
 }
@@ -57,7 +65,7 @@ pub fn is_cross_site(headers: &HeaderMap) -> bool {
     fetched_from_elsewhere || origin_elsewhere
 }
 
-/// Whether the page comes from the host that it asks. Its scheme is not compared: behind
+/// Whether the page comes from the host that it asks. Its scheme is not compared here: behind
 /// a proxy that ends TLS ours isn't the one that the browser sees.
 fn is_same_host(origin: &str, host: Option<&str>) -> bool {
     let Some((scheme, from)) = origin.split_once("://") else { return false };
@@ -113,7 +121,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        Origins::new(&patterns).unwrap().allows(&headers, None)
+        Origins::new(&patterns, false).unwrap().allows(&headers, None)
     }
 
     #[test]
@@ -134,7 +142,7 @@ mod tests {
             (HOST, "10.0.0.5:8080".parse().unwrap()),
             (ORIGIN, "https://app.example".parse().unwrap()),
         ]);
-        let origins = Origins::new(&[]).unwrap();
+        let origins = Origins::new(&[], false).unwrap();
 
         assert!(origins.allows(&headers, Some("app.example")));
         assert!(!origins.allows(&headers, Some("other.example")));
@@ -145,11 +153,22 @@ mod tests {
     fn two_origins_are_none() {
         let mut headers = HeaderMap::from_iter([(HOST, "h".parse().unwrap())]);
         headers.append(ORIGIN, "http://h".parse().unwrap());
-        assert!(Origins::new(&[]).unwrap().allows(&headers, None) && !is_cross_site(&headers));
+        assert!(Origins::new(&[], false).unwrap().allows(&headers, None) && !is_cross_site(&headers));
 
         headers.append(ORIGIN, "http://evil.example".parse().unwrap());
-        assert!(!Origins::new(&[]).unwrap().allows(&headers, None));
+        assert!(!Origins::new(&[], false).unwrap().allows(&headers, None));
         assert!(is_cross_site(&headers));
+    }
+
+    #[test]
+    fn where_this_server_speaks_tls_a_page_of_the_same_host_has_come_by_tls() {
+        let allows = |origin: &str| {
+            let headers =
+                HeaderMap::from_iter([(HOST, "h".parse().unwrap()), (ORIGIN, origin.parse().unwrap())]);
+            Origins::new(&["http://listed".into()], true).unwrap().allows(&headers, None)
+        };
+        assert!(allows("https://h") && allows("http://listed"));
+        assert!(!allows("http://h"));
     }
 
     #[test]

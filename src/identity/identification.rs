@@ -85,7 +85,7 @@ impl Identification {
             && let Some(token) = jwt::find(query, headers)
         {
             let verified = tokens.verify_with_fresh_keys(&token, now).await.map_err(refused)?;
-            return Ok(Some(self.bearer(verified)));
+            return self.bearer(verified).map(Some);
         }
         if let Some(cookie) = &self.cookie {
             match cookie.read(headers, now) {
@@ -108,7 +108,7 @@ impl Identification {
         Err(Unidentified::Missing)
     }
 
-    fn bearer(&self, Verified { claims, name, expires }: Verified) -> Arc<Identity> {
+    fn bearer(&self, Verified { claims, name, expires }: Verified) -> Result<Arc<Identity>, Unidentified> {
         self.named(Identity { claims, name: name.map(Arc::from), expires, session: None })
     }
 
@@ -116,7 +116,7 @@ impl Identification {
     async fn holder(&self, id: Value) -> Result<Option<Arc<Identity>>, Unidentified> {
         let Some(lookup) = &self.lookup else {
             let claims = Map::from_iter([(ID.to_owned(), id.clone())]);
-            return Ok(Some(self.named(Identity { claims, name: text(&id), expires: None, session: None })));
+            return self.named(Identity { claims, name: text(&id), expires: None, session: None }).map(Some);
         };
         let Some(key) = Key::new(&id) else { return Ok(None) };
         let row = lookup.ask(&key).await.map_err(|error| {
@@ -124,21 +124,29 @@ impl Identification {
             tracing::debug!(%error, "a session can't be looked up");
             Unidentified::Unavailable
         })?;
-        Ok(row.map(|row| {
+        row.map(|row| {
             let mut claims = row.claims.clone();
             claims.entry(ID).or_insert_with(|| row.user.clone());
-            let session = OpenSession { key, user: row.user.clone() };
+            let session = OpenSession { key, row: Value::Object(row.claims.clone()) };
             self.named(Identity { claims, name: text(&row.user), expires: None, session: Some(session) })
-        }))
+        })
+        .transpose()
     }
 
-    fn named(&self, mut identity: Identity) -> Arc<Identity> {
+    /// By the operator's template, where there is one: without its claims there is no name, and who
+    /// has none can neither be ended nor counted.
+    fn named(&self, mut identity: Identity) -> Result<Arc<Identity>, Unidentified> {
         if let Some(template) = &self.name {
             let nothing = Identifier::parse("{}").expect("it is an object");
             let asked = Asked { identifier: &nothing, who: Some(&identity) };
-            identity.name = template.fill(&asked, self.global_id_app.as_ref()).ok().map(Arc::from);
+            let name = template.fill(&asked, self.global_id_app.as_ref()).map_err(|missing| {
+                metrics().refused("connection_name");
+                tracing::debug!(%missing, "an identity lacks what --connection-name is made of");
+                Unidentified::Missing
+            })?;
+            identity.name = Some(name.into());
         }
-        Arc::new(identity)
+        Ok(Arc::new(identity))
     }
 }
 

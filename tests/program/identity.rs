@@ -215,6 +215,36 @@ fn a_session_is_looked_up_and_its_end_ends_the_socket() {
 }
 
 #[test]
+fn what_a_session_may_do_is_looked_up_again_too() {
+    let (server, change) = with_sessions(&[]);
+    let mut socket = welcomed(&server, "/cable", &[("Cookie", SESSION_42)]);
+
+    change("UPDATE sessions SET user_id = 8 WHERE id = 42");
+
+    loop {
+        let frame = socket.json();
+        if frame["type"] != "ping" {
+            assert_eq!(frame, json!({"type": "disconnect", "reason": "unauthorized", "reconnect": false}));
+            break;
+        }
+    }
+    let mut socket = welcomed(&server, "/cable", &[("Cookie", SESSION_42)]);
+    mine(&mut socket, &server, "mine:8");
+}
+
+#[test]
+fn an_identity_without_what_its_name_is_made_of_is_not_let_in() {
+    let server = with_tokens().arg("--connection-name={user.id}").start();
+
+    welcomed(&server, &format!("/cable?jid={}", token(&[r#"{"id":1}"#])), &[]);
+    is_told(
+        &mut connect(&server, &format!("/cable?jid={}", token(&[r#"{"sub":"1"}"#])), &[]),
+        "unauthorized",
+        false,
+    );
+}
+
+#[test]
 fn a_database_of_sessions_that_is_away_refuses_and_lets_come_back() {
     let (server, change) = with_sessions(&[]);
     change("ALTER TABLE sessions RENAME TO elsewhere");

@@ -130,7 +130,7 @@ fn a_connection_that_is_anonymous_gets_nothing_that_asks_who_it_is() {
     assert_eq!(
         server.said[2],
         "open to everybody: Rooms -> rooms:{room} if {room} in ['lobby', 7]; \
-         with a signed name: Signed -> chat:{year}, $pubsub; \
+         with a signed name: Signed -> chat:{year}; \
          to who is identified: Identified -> a, Own -> own:{owner} if {owner} == {user.id}, \
          Turbo::StreamsChannel, with a signed name"
     );

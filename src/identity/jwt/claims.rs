@@ -24,7 +24,7 @@ impl Claims {
         let Self(mut claims) = self;
         let (claims, name) = match claims.remove("ext") {
             None => {
-                let name = claims.get("sub").and_then(Value::as_str).map(str::to_owned);
+                let name = claims.get("sub").or_else(|| claims.get("id")).and_then(scalar);
                 (claims, name)
             }
             Some(Value::String(text)) => {
@@ -46,6 +46,14 @@ impl Claims {
         let seconds = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let time = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(seconds));
         time.map(Some).ok_or(TokenError::Malformed)
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        _ => None,
     }
 }
 

@@ -3,6 +3,8 @@ use std::fmt;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
 };
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
@@ -66,6 +68,10 @@ impl KeyKind {
 pub enum KeyError {
     #[error("it is empty")]
     Empty,
+    #[error(
+        "it looks like a public key, or a part of one, without its lines of PEM: as a text everybody could sign with it"
+    )]
+    Bare,
     #[error("it is a private key, which has no business here: give its public one (openssl pkey -pubout)")]
     Private,
     #[error("it is PEM and no public key (-----BEGIN PUBLIC KEY-----)")]
@@ -89,7 +95,11 @@ impl Key {
         if text.is_empty() {
             return Err(KeyError::Empty);
         }
+        let text = text.trim_start_matches('\u{feff}');
         if !text.trim_start().starts_with(PEM) {
+            if is_public(text) {
+                return Err(KeyError::Bare);
+            }
             let decoding = DecodingKey::from_secret(text.as_bytes());
             return Ok(Self { id: None, kind: KeyKind::Text, decoding });
         }
@@ -151,6 +161,16 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
     }
+}
+
+/// Whether a text is, or is a part of, what everybody may know: an HMAC by it would prove nothing.
+fn is_public(text: &str) -> bool {
+    let text = text.trim();
+    let begins =
+        ["{", "}", "[", "]", "\"", "ssh-", "ecdsa-", "Modulus", "Public-Key", "RSA Public-Key", "Exponent"];
+    let compact: String = text.split_ascii_whitespace().collect();
+    let is_key = STANDARD.decode(&compact).is_ok_and(|der| KeyKind::ALL.iter().any(|kind| kind.takes(&der)));
+    is_key || text.contains("-----") || begins.iter().any(|begin| text.starts_with(begin))
 }
 
 fn is_for_signatures(members: &Map<String, Value>) -> bool {

@@ -88,7 +88,9 @@ fn without_identifiers_the_claims_are_the_tokens_own() {
     assert_eq!(Value::Object(verified.claims), json!({ "sub": "42", "role": "admin" }));
     assert_eq!((verified.name.as_deref(), verified.expires), (Some("42"), None));
 
-    assert_eq!(judge(json!({ "sub": 42 })).unwrap().name, None);
+    let name = |claims: Value| judge(claims).unwrap().name;
+    assert_eq!(name(json!({ "sub": 42 })).as_deref(), Some("42"));
+    assert_eq!(name(json!({ "id": 7 })).as_deref(), Some("7"));
 }
 
 #[test]
@@ -244,4 +246,17 @@ fn neither_a_key_nor_an_error_shows_a_secret() {
     let error = Verifier::new(config(vec![SIGNERS[0].key()])).verify(&token, at(NOW)).unwrap_err();
     let said = format!("{error} {error:?} {}", error.reason());
     assert!(token.split('.').all(|part| !said.contains(part)) && !said.contains("somebody"), "{said}");
+}
+
+#[test]
+fn what_everybody_may_know_is_no_text_to_sign_with() {
+    let pem =
+        "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEAAAA\n-----END PUBLIC KEY-----";
+    let body = "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+    for public in [body, "}", "{\"keys\":[", "ssh-rsa AAAA", "Modulus:", "-----END PUBLIC KEY-----", "x-----"]
+    {
+        assert_eq!(Key::parse(public).unwrap_err(), KeyError::Bare, "{public}");
+    }
+    assert_ne!(Key::parse(&format!("\u{feff}{pem}")).unwrap_err(), KeyError::Bare);
+    assert!(Key::parse("0123456789abcdef0123456789abcdef").is_ok());
 }

@@ -23,7 +23,7 @@ pub struct Verified {
     /// The members of AnyCable's `ext`, else all claims of the token.
     pub claims: Map<String, Value>,
     /// By which the connection can be disconnected from afar: the text of `ext` to the byte (of an
-    /// `ext` that is an object its JSON, names sorted, without spaces), else `sub` if that is a text.
+    /// `ext` that is an object its JSON, names sorted, without spaces), else `sub`, else `id`, a text or a whole number.
     pub name: Option<String>,
     /// From when on the token isn't accepted any more, leeway included.
     pub expires: Option<SystemTime>,

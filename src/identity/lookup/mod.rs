@@ -200,15 +200,27 @@ impl Inner {
                     rows[at] = row;
                 }
             }
-            // One of them: the others have an answer.
-            Err(Fault::Key) => {
+            // One of them: the others have an answer. A row that can't be read is nobody's, but where
+            // none can it is the query's fault.
+            Err(Fault::Key | Fault::Query(_)) if asked.len() > 1 => {
+                let (mut answered, mut refused) = (false, None);
                 for (at, key) in admitted.into_iter().zip(&asked) {
-                    rows[at] = match self.found(&asking, std::slice::from_ref(key)).await {
-                        Err(Fault::Key) => None,
-                        found => found?.pop().flatten(),
-                    };
+                    match self.found(&asking, std::slice::from_ref(key)).await {
+                        Ok(mut found) => {
+                            answered = true;
+                            rows[at] = found.pop().flatten();
+                        }
+                        Err(Fault::Key) => answered = true,
+                        Err(fault @ Fault::Query(_)) => refused = Some(fault),
+                        Err(fault) => return Err(fault.into()),
+                    }
+                }
+                if let Some(fault) = refused.filter(|_| !answered) {
+                    *self.asking.lock() = None;
+                    return Err(fault.into());
                 }
             }
+            Err(Fault::Key) => {}
             Err(fault) => {
                 // Its tables may be others by now.
                 if matches!(fault, Fault::Query(_)) {

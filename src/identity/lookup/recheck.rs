@@ -14,16 +14,16 @@ use crate::telemetry::OnceAMinute;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenSession {
     pub key: Key,
-    /// Who it belonged to then: [`Row::user`](super::Row::user).
-    pub user: Value,
+    /// What its row said then, all claims: whose it was, and what that user might do.
+    pub row: Value,
 }
 
 /// How soon a database that is away is asked again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Asks for all that `open` gives, every `every`, in batches that are spread over that time. Where a
-/// session is gone or another user's, `ended` is told its key and whose it is now: the connections
-/// with that key that aren't this user's are to be closed. Never ends.
+/// session is gone, or its row says something else, `ended` is told its key and what the row says now: the
+/// connections with that key that were let in by another row are to be closed. Never ends.
 ///
 /// A database that doesn't answer ends nobody: that would throw all clients out for an outage which
 /// says nothing about them, and have them come back at once to where they can't be let in. Their sessions
@@ -38,7 +38,7 @@ pub async fn recheck(
         let lookup = lookup.clone();
         async move {
             let rows = lookup.ask_many(&keys).await?;
-            Ok(rows.into_iter().map(|row| row.map(|row| row.user.clone())).collect())
+            Ok(rows.into_iter().map(|row| row.map(|row| Value::Object(row.claims.clone()))).collect())
         }
     };
     run(ask, every, open, ended).await;
@@ -75,17 +75,19 @@ async fn round<Asked: Future<Output = Users>>(
     ended: impl Fn(&Key, Option<&Value>),
 ) -> Result<(), LookupError> {
     let began = Instant::now();
-    let mut users: HashMap<Key, HashSet<Value>> = HashMap::new();
+    let mut rows: HashMap<Key, HashSet<Value>> = HashMap::new();
     for session in open() {
-        users.entry(session.key).or_default().insert(session.user);
+        rows.entry(session.key).or_default().insert(session.row);
     }
-    let keys: Vec<&Key> = users.keys().collect();
+    // In one order each time, so that none is asked for first in one round and last in the next.
+    let mut keys: Vec<&Key> = rows.keys().collect();
+    keys.sort_unstable_by_key(|key| key.as_str());
     let batches = keys.len().div_ceil(BATCH);
     for (at, batch) in keys.chunks(BATCH).enumerate() {
         sleep_until(began + every.mul_f64(at as f64 / batches as f64)).await;
         let batch: Vec<Key> = batch.iter().map(|key| (*key).clone()).collect();
         for (key, now) in batch.iter().zip(ask(batch.clone()).await?) {
-            if users[key].iter().any(|user| now.as_ref() != Some(user)) {
+            if rows[key].iter().any(|row| now.as_ref() != Some(row)) {
                 ended(key, now.as_ref());
             }
         }
@@ -110,7 +112,7 @@ mod tests {
     }
 
     fn sessions(ids: std::ops::RangeInclusive<u64>) -> Vec<OpenSession> {
-        ids.map(|id| OpenSession { key: key(id), user: json!(id) }).collect()
+        ids.map(|id| OpenSession { key: key(id), row: json!(id) }).collect()
     }
 
     /// Everybody's session is there.
@@ -158,7 +160,7 @@ mod tests {
     async fn a_session_that_changed_hands_ends_for_who_had_it_before() {
         let ended = Cell::new(0);
         let ask = |keys: Vec<Key>| ready(Ok(keys.iter().map(|_| Some(json!(2))).collect()));
-        let open = || [1, 2].map(|user| OpenSession { key: key(7), user: json!(user) }).into();
+        let open = || [1, 2].map(|user| OpenSession { key: key(7), row: json!(user) }).into();
 
         let told = |_: &Key, now: Option<&Value>| {
             assert_eq!(now, Some(&json!(2)));

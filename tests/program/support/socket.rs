@@ -41,13 +41,14 @@ impl Socket {
 
     /// The same on a connection that is there already.
     pub fn try_open_over(wire: Wire, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        let scheme = if matches!(wire, Wire::Tls(_)) { "https" } else { "http" };
         let usual = [
             ("Host", address.to_string()),
             ("Connection", "Upgrade".into()),
             ("Upgrade", "websocket".into()),
             ("Sec-WebSocket-Version", "13".into()),
             ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==".into()),
-            ("Origin", format!("http://{address}")),
+            ("Origin", format!("{scheme}://{address}")),
         ];
         let mut request = format!("GET {path} HTTP/1.1\r\n");
         for (name, value) in &usual {
