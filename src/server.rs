@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::Value;
 use tablecast_protocol::DisconnectReason;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
@@ -23,7 +22,7 @@ use crate::connection::{Connections, Context};
 use crate::http::{self, App, Clients, ListenerLimits};
 use crate::hub::{self, Notice};
 use crate::identity::Identification;
-use crate::identity::lookup::{Key, Lookup, recheck};
+use crate::identity::lookup::{Key, Lookup, Row, recheck};
 use crate::tls::{Certificates, PairError};
 
 /// Bound to its addresses and its table, and not yet serving.
@@ -38,8 +37,6 @@ pub struct Server {
     writer: JoinHandle<()>,
     info: Info,
     drain_timeout: Duration,
-    /// How often sessions of open connections are asked for again.
-    session_recheck: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +84,6 @@ impl Server {
                 .fold(config.http.max_header_bytes, usize::saturating_add),
         };
         let prefix = config.bus.prefix.clone();
-        let session_recheck = config.identification.lookup.as_ref().and_then(|lookup| lookup.recheck);
         let Bus { tail, publisher, writer, status, info, .. } = Bus::open(&config.bus).await?;
         let app = App {
             context: Arc::new(Context {
@@ -114,7 +110,6 @@ impl Server {
         };
         let drain_timeout = config.drain_timeout;
         Ok(Self {
-            session_recheck,
             public,
             internal,
             certificates,
@@ -190,19 +185,8 @@ impl Server {
     /// are asked to reconnect, publishes in hand are committed and answered, and the
     /// listeners close last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Fault> {
-        let Self {
-            public,
-            internal,
-            certificates,
-            limits,
-            app,
-            pages,
-            tail,
-            writer,
-            drain_timeout,
-            session_recheck,
-            ..
-        } = self;
+        let Self { public, internal, certificates, limits, app, pages, tail, writer, drain_timeout, .. } =
+            self;
         if app.prefix.is_none() && !self.info.foreign_prefixes.is_empty() {
             tracing::warn!(
                 prefixes = self.info.foreign_prefixes.join(", "),
@@ -223,7 +207,9 @@ impl Server {
         if let Some(tokens) = app.identification.tokens() {
             background.spawn(tokens.follow());
         }
-        if let (Some(lookup), Some(every)) = (app.identification.lookup(), session_recheck) {
+        if let Some(lookup) = app.identification.lookup()
+            && let Some(every) = lookup.recheck_interval()
+        {
             background.spawn(recheck_sessions(lookup, every, connections.clone()));
         }
         if let Some(certificates) = &certificates {
@@ -292,7 +278,7 @@ async fn follow(tail: Tail, context: Arc<Context>) {
 async fn recheck_sessions(lookup: Lookup, every: Duration, connections: Arc<Connections>) {
     let also = connections.clone();
     let open = move || also.sessions();
-    let ended = move |key: &Key, now: Option<&Value>| connections.session_ended(key, now);
+    let ended = move |key: &Key, now: Option<&Row>| connections.session_ended(key, now);
     recheck(lookup, every, open, ended).await;
 }
 

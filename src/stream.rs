@@ -73,22 +73,13 @@ impl Prefix {
 
     /// A stream under this prefix by its name.
     pub fn stream(&self, name: &str) -> Result<Stream, StreamError> {
-        if name.is_empty() {
-            return Err(StreamError::Empty);
-        }
-        if name.contains('\0') {
-            return Err(StreamError::Nul);
-        }
-        let length = self.lead().len() + name.len();
-        if length > MAX_CHANNEL_BYTES {
-            return Err(StreamError::TooLong(length));
-        }
+        let stream = self.any_stream(name.into())?;
         // Without a prefix of our own, another's reserved names are in reach too.
         let behind_a_prefix = name.split_once(':').map_or("", |(_, rest)| rest);
         if name.starts_with(RESERVED) || (self.is_none() && behind_a_prefix.starts_with(RESERVED)) {
             return Err(StreamError::Reserved);
         }
-        Ok(Stream(name.into()))
+        Ok(stream)
     }
 
     /// Where the remote disconnects of the connections of this name go, Rails' and ours.
@@ -96,12 +87,19 @@ impl Prefix {
         if name.is_empty() {
             return Err(StreamError::Empty);
         }
+        self.any_stream(format!("{RESERVED}{name}").into())
+    }
+
+    /// One that the table can hold, whoever it belongs to.
+    fn any_stream(&self, name: Arc<str>) -> Result<Stream, StreamError> {
+        if name.is_empty() {
+            return Err(StreamError::Empty);
+        }
         if name.contains('\0') {
             return Err(StreamError::Nul);
         }
-        let stream = Stream(format!("{RESERVED}{name}").into());
-        let length = self.lead().len() + stream.0.len();
-        if length > MAX_CHANNEL_BYTES { Err(StreamError::TooLong(length)) } else { Ok(stream) }
+        let length = self.lead().len() + name.len();
+        if length > MAX_CHANNEL_BYTES { Err(StreamError::TooLong(length)) } else { Ok(Stream(name)) }
     }
 
     /// What the table's `channel` holds for a stream.

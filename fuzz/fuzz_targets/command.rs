@@ -38,7 +38,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let claims = json!({"id": 7, "org": {"id": "x"}, "list": ["x", 7, null]});
     World {
         channels: Channels::new(doors, Prefix::default()).unwrap(),
-        who: Identity { claims: claims.as_object().unwrap().clone(), name: None, expires: None },
+        who: Identity { claims: claims.as_object().unwrap().clone(), name: None, expires: None, session: None },
     }
 });
 

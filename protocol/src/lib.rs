@@ -15,6 +15,7 @@ mod deflater;
 mod extension;
 mod frame;
 mod identifier;
+mod remote;
 pub mod signed;
 mod subprotocol;
 
@@ -24,6 +25,7 @@ pub use deflater::Deflater;
 pub use extension::accept_deflate;
 pub use frame::{CloseCode, DisconnectReason, Frame, MessageHead};
 pub use identifier::{Identifier, IdentifierError};
+pub use remote::RemoteDisconnect;
 pub use subprotocol::{Offer, Subprotocol};
 
 use serde::{Deserialize, Deserializer};

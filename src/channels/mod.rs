@@ -54,6 +54,9 @@ pub struct Channels {
     rules: HashMap<String, Rule>,
     public_streams: Vec<Pattern>,
     signed_names: SignedNames,
+    /// No rule asks for more beside one. Where one does, the same name shown to a channel without a rule
+    /// would get around it.
+    signed_name_is_enough: bool,
     global_id_app: Option<GlobalIdApp>,
     prefix: Prefix,
 }
@@ -80,6 +83,9 @@ impl Channels {
     pub fn new(doors: Doors, prefix: Prefix) -> Result<Self, ChannelsError> {
         let Doors { rules, public_streams, signed_names, global_id_app } = doors;
         let mut by_name = HashMap::new();
+        let asks_for_more =
+            |rule: &Rule| rule.needs_signature() && (rule.needs_identity() || !rule.conditions.is_empty());
+        let signed_name_is_enough = !rules.iter().any(asks_for_more);
         for rule in rules {
             if global_id_app.is_none() && rule.template().is_some_and(Template::has_global_ids) {
                 return Err(ChannelsError::GlobalIdApp(rule.name));
@@ -88,7 +94,14 @@ impl Channels {
                 return Err(ChannelsError::Twice(twice.name));
             }
         }
-        Ok(Self { rules: by_name, public_streams, signed_names, global_id_app, prefix })
+        Ok(Self {
+            rules: by_name,
+            public_streams,
+            signed_names,
+            signed_name_is_enough,
+            global_id_app,
+            prefix,
+        })
     }
 
     /// Where an identifier leads one whose connection belongs to `who`; none is anybody.
@@ -135,12 +148,9 @@ impl Channels {
         }
     }
 
-    /// Whether a signed name is enough for a channel without a rule. Where a rule asks for more beside
-    /// it, the same name shown there would get around that rule.
+    /// Whether a signed name opens this channel where it has no rule.
     fn is_open_to_signed(&self, channel: &str) -> bool {
-        let asks_for_more =
-            |rule: &Rule| rule.needs_signature() && (rule.needs_identity() || !rule.conditions.is_empty());
-        self.signed_names.has_keys(channel) && !self.rules.values().any(asks_for_more)
+        self.signed_name_is_enough && self.signed_names.has_keys(channel)
     }
 
     fn verified(&self, channel: &str, identifier: &Identifier<'_>) -> Result<String, Refusal> {

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -53,7 +54,7 @@ pub fn publish_keys(values: &mut Values) -> PublishKeys {
 fn derived(secret: &str) -> SecretString {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
     let tag = aws_lc_rs::hmac::sign(&key, b"broadcast-cable");
-    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    HEXLOWER.encode(tag.as_ref()).into()
 }
 
 impl Table {

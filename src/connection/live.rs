@@ -4,14 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use serde_json::Value;
 use slab::Slab;
 use tablecast_protocol::{DisconnectReason, Frame};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::hub::{Closing, Hub, Of, Offered, Outbox};
 use crate::identity::Who;
-use crate::identity::lookup::{Key, OpenSession};
+use crate::identity::lookup::{Key, OpenSession, Row};
 use crate::telemetry::metrics;
 
 /// The connections that are open: who is pinged, and who is told when the server goes.
@@ -131,11 +130,11 @@ impl Connections {
             .collect()
     }
 
-    /// Ends the connections that were let in by a session which is another user's by now, or nobody's.
-    pub fn session_ended(&self, key: &Key, now: Option<&Value>) {
+    /// Ends the connections that were let in by a session which says something else by now, or is over.
+    pub fn session_ended(&self, key: &Key, now: Option<&Row>) {
         let is_over = |entry: &Entry| {
             let session = entry.who.as_ref().and_then(|identity| identity.session.as_ref());
-            session.is_some_and(|session| session.key == *key && Some(&session.row) != now)
+            session.is_some_and(|session| session.key == *key && Some(&*session.row) != now)
         };
         for slot in &self.slots {
             for (_, entry) in slot.lock().iter().filter(|(_, entry)| is_over(entry)) {

@@ -5,6 +5,7 @@
 
 use axum::http::StatusCode;
 use serde::Deserialize;
+use tablecast_protocol::RemoteDisconnect;
 
 use super::App;
 use super::keys::Scope;
@@ -21,12 +22,8 @@ struct Ask {
     /// Their name: Rails' connection identifier.
     identifier: String,
     /// Whether they may come back. True where nothing is said, as in Rails.
-    #[serde(default = "yes")]
+    #[serde(default = "RemoteDisconnect::reconnects_by_default")]
     reconnect: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 const EXAMPLE: &str = r#"what to end is an object: {"identifier":"Z2lkOi8vYXBwL1VzZXIvMQ","reconnect":true}"#;
@@ -45,6 +42,6 @@ pub fn parse(body: &str, app: &App, scope: &Scope) -> Result<Writes, Problem> {
         };
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("/identifier")
     })?;
-    let payload = format!(r#"{{"type":"disconnect","reconnect":{reconnect}}}"#);
+    let payload = RemoteDisconnect { reconnect }.payload();
     Ok(Writes { messages: vec![Outgoing { stream, payload }], is_array: false })
 }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use slab::Slab;
-use tablecast_protocol::{Frame, MessageHead};
+use tablecast_protocol::{Frame, MessageHead, RemoteDisconnect};
 use tokio::time::{Instant, sleep};
 
 pub use compression::Encoding;
@@ -226,21 +226,6 @@ pub enum Notice<'a> {
     Disconnect { name: &'a str, reconnect: bool },
 }
 
-/// Rails' remote disconnect, as its row holds it.
-#[derive(serde::Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Internal {
-    Disconnect {
-        #[serde(default = "yes")]
-        reconnect: bool,
-    },
-}
-
-/// Rails' own default.
-fn yes() -> bool {
-    true
-}
-
 /// Publishes what a source yields, for ever, and passes on what isn't for subscribers.
 ///
 /// A large batch is published in pieces, each of which the connections get the time to write.
@@ -268,7 +253,7 @@ pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, 
 /// Rails ignores what it doesn't know on these streams.
 fn notice_of(message: &Message) -> Option<Notice<'_>> {
     let name = message.stream.disconnects()?;
-    let Internal::Disconnect { reconnect } = serde_json::from_str(&message.payload).ok()?;
+    let RemoteDisconnect { reconnect } = RemoteDisconnect::parse(&message.payload)?;
     Some(Notice::Disconnect { name, reconnect })
 }
 

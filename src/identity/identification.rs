@@ -127,8 +127,8 @@ impl Identification {
         row.map(|row| {
             let mut claims = row.claims.clone();
             claims.entry(ID).or_insert_with(|| row.user.clone());
-            let session = OpenSession { key, row: Value::Object(row.claims.clone()) };
-            self.named(Identity { claims, name: text(&row.user), expires: None, session: Some(session) })
+            let name = text(&row.user);
+            self.named(Identity { claims, name, expires: None, session: Some(OpenSession { key, row }) })
         })
         .transpose()
     }

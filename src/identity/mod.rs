@@ -76,10 +76,17 @@ impl Identity {
 
 fn text(value: &Value) -> Option<String> {
     match value {
+        Value::Bool(flag) => Some(flag.to_string()),
+        other => id_text(other),
+    }
+}
+
+/// What can tell one from all others: a text, or a number that has kept its digits.
+fn id_text(value: &Value) -> Option<String> {
+    match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => (!number.is_f64()).then(|| number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

@@ -18,10 +18,6 @@ fn is_let_in(socket: &Socket) -> bool {
     socket.head.starts_with("HTTP/1.1 101 ")
 }
 
-fn refused(server: &Server, reason: &str) -> f64 {
-    server.metric(&format!("tablecast_refusals_total{{reason=\"{reason}\"}}"))
-}
-
 fn is_told(socket: Socket, status: &str, flag: &str) {
     assert!(socket.head.starts_with(&format!("HTTP/1.1 {status} ")), "{}", socket.head);
     assert!(socket.head.to_lowercase().contains("\r\nretry-after: 1\r\n"), "{}", socket.head);
@@ -41,7 +37,7 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
         is_told(from(&server, [127, 0, 0, 1], headers), "429", "--max-connections-per-address");
     }
     assert!(is_let_in(&from(&server, [127, 0, 0, 2], &[])));
-    assert_eq!(refused(&server, "max_connections_per_address"), 2.0);
+    assert_eq!(server.refused("max_connections_per_address"), 2.0);
     // Workers are not counted.
     for _ in 0..3 {
         assert_eq!(get(server.internal, "/health").status, 200);
@@ -105,7 +101,7 @@ fn handshakes_over_the_rate_of_an_address_are_refused_and_others_are_not() {
     let mut over = 0;
     let (count, may) = let_in(5.0, &mut over, || forwarded(&server, "192.0.2.1"));
     assert!(count >= 5.0 && count <= may, "{count} of {may}");
-    assert_eq!(refused(&server, "handshake_rate_per_address"), 20.0);
+    assert_eq!(server.refused("handshake_rate_per_address"), 20.0);
     // 429 at once, or a place by the passing of time.
     let socket = forwarded(&server, "192.0.2.1");
     if !is_let_in(&socket) {
@@ -127,7 +123,7 @@ fn handshakes_over_the_rate_of_all_are_refused_and_other_requests_are_not() {
         forwarded(&server, &format!("198.51.100.{n}"))
     });
     assert!(count >= 5.0 && count <= may, "{count} of {may}");
-    assert_eq!(refused(&server, "handshake_rate"), 20.0);
+    assert_eq!(server.refused("handshake_rate"), 20.0);
     let socket = forwarded(&server, "192.0.2.1");
     if !is_let_in(&socket) {
         is_told(socket, "503", "--handshake-rate");

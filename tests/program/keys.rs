@@ -31,7 +31,7 @@ fn of_several_keys_each_is_good_wherever_they_are_given() {
             let wrong = wrong.replace('\n', " ");
             assert!(publish(&server, &wrong, "s").problem(401).contains("--publish-key"), "{wrong}");
         }
-        assert_eq!(server.metric(r#"tablecast_refusals_total{reason="publish_key"}"#), 5.0);
+        assert_eq!(server.refused("publish_key"), 5.0);
     }
 }
 
@@ -88,7 +88,7 @@ fn a_key_that_is_limited_publishes_into_its_streams_alone_and_all_or_nothing() {
     assert!(refused.problem(403).contains("other"));
     assert_eq!(refused.json()["pointer"], "/1/stream");
     assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), before);
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="publish_key_scope"}"#), 4.0);
+    assert_eq!(server.refused("publish_key_scope"), 4.0);
     client.nothing_else();
 }
 

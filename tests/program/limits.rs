@@ -15,7 +15,7 @@ fn subscriptions_over_the_limit_are_rejected() {
     socket.rejected(&pubsub("c"));
     socket.command("unsubscribe", &pubsub("a"));
     socket.subscribe(&pubsub("c"));
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_subscriptions"}"#), 1.0);
+    assert_eq!(server.refused("max_subscriptions"), 1.0);
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn commands_over_the_rate_end_the_connection_with_leave_to_return() {
     assert_eq!(socket.next(), Frame::Close(1000, String::new()));
     // Its answer is waited for, and ends it.
     assert_eq!(server.metric(r#"tablecast_connections_closed_total{reason="disconnected"}"#), 1.0);
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="rate_limit"}"#), 1.0);
+    assert_eq!(server.refused("rate_limit"), 1.0);
     socket.close();
     assert_eq!(socket.next(), Frame::End);
 }
@@ -150,7 +150,7 @@ fn identifiers_over_the_limit_are_rejected() {
     };
     socket.subscribe(&identifier(4096));
     socket.rejected(&identifier(4097));
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_identifier_bytes"}"#), 1.0);
+    assert_eq!(server.refused("max_identifier_bytes"), 1.0);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn connections_over_the_limit_get_503_and_the_others_stay() {
         let refused = Socket::try_open(server.public, "/cable", &[]);
         assert!(refused.head.starts_with("HTTP/1.1 503 "), "{}", refused.head);
     }
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_connections"}"#), 101.0);
+    assert_eq!(server.refused("max_connections"), 101.0);
     assert_eq!(server.log().matches("--max-connections").count(), 1, "{}", server.log());
     clients[2].subscribe(&pubsub("s"));
 
@@ -267,7 +267,7 @@ fn a_head_that_never_ends_and_too_many_headers_are_refused() {
     let long = "x".repeat(1 << 20);
     let answer = request(server.public, "GET", "/health", &[("X-Long", &long)], b"");
     assert_eq!(answer.status, 431);
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="max_header_bytes"}"#), 2.0);
+    assert_eq!(server.refused("max_header_bytes"), 2.0);
 }
 
 #[test]
@@ -298,11 +298,7 @@ fn headers_and_queries_have_a_size_of_their_own_each_and_its_name_is_told() {
     let socket = Socket::try_open(small.public, "/cable?token=abcdefgh", &[]);
     assert!(socket.head.starts_with("HTTP/1.1 414 "), "{}", socket.head);
     for (reason, count) in [("max_query_bytes", 2.0), ("max_header_bytes", 1.0)] {
-        assert_eq!(
-            small.metric(&format!("tablecast_refusals_total{{reason=\"{reason}\"}}")),
-            count,
-            "{reason}"
-        );
+        assert_eq!(small.refused(reason), count, "{reason}");
     }
 }
 
@@ -335,7 +331,7 @@ fn a_handshake_that_is_not_finished_ends_after_ten_seconds() {
     until("all of them are gone", || {
         [&silent, &half_open].iter().all(|stream| ended(stream.try_clone().unwrap()))
     });
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="head_timeout"}"#), 3.0);
+    assert_eq!(server.refused("head_timeout"), 3.0);
 }
 
 #[test]
@@ -361,7 +357,7 @@ fn a_flood_of_control_frames_ends_by_the_rate_and_costs_no_more() {
     socket.send_raw(&[0x00, 0x80, 0, 0, 0, 0].repeat(200_000));
     server.connect().subscribe(&pubsub("s"));
 
-    assert_eq!(server.metric(r#"tablecast_refusals_total{reason="rate_limit"}"#), 3.0);
+    assert_eq!(server.refused("rate_limit"), 3.0);
     let grown = server.peak_memory() - before;
     assert!(grown < 16 << 20, "{grown} bytes");
 }

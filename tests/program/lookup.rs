@@ -232,8 +232,12 @@ async fn a_recheck_tells_of_logouts_and_of_other_users(app: App) {
     app.sql("DELETE FROM sessions WHERE id = 2; UPDATE sessions SET user_id = 7 WHERE id = 3;");
 
     let (told, mut ended) = mpsc::unbounded_channel();
-    let open = || (1..=4).map(|id| OpenSession { key: key(id), row: json!({"user_id": id}) }).collect();
-    let ended_is = |key: &Key, now: Option<&Value>| told.send((key.clone(), now.cloned())).unwrap();
+    let row = |id: u64| {
+        let Value::Object(claims) = json!({ "user_id": id }) else { unreachable!() };
+        Arc::new(Row { user: json!(id), claims })
+    };
+    let open = || (1..=4).map(|id| OpenSession { key: key(id), row: row(id) }).collect();
+    let ended_is = |key: &Key, now: Option<&Row>| told.send((key.clone(), now.cloned())).unwrap();
     let _ =
         timeout(Duration::from_secs(2), recheck(lookup.clone(), Duration::from_millis(500), open, ended_is))
             .await;
@@ -242,7 +246,7 @@ async fn a_recheck_tells_of_logouts_and_of_other_users(app: App) {
     while let Ok(one) = ended.try_recv() {
         all.push(one);
     }
-    assert!(all.contains(&(key(2), None)) && all.contains(&(key(3), Some(json!({"user_id": 7})))), "{all:?}");
+    assert!(all.contains(&(key(2), None)) && all.contains(&(key(3), Some((*row(7)).clone()))), "{all:?}");
     assert!(all.iter().all(|(ended, _)| [key(2), key(3)].contains(ended)), "{all:?}");
     // Nor is a new connection let in by what was known before.
     assert_eq!(user(&lookup, 2).await, None);

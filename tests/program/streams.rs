@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Server, Socket, server, tablecast};
+use crate::support::{Socket, server, tablecast};
 
 /// AnyCable's and Turbo's own vectors, under the secret "s3Krit".
 const CHAT_2021: &str = "ImNoYXQ6MjAyMSI=--f9ee45dbccb1da04d8ceb99cc820207804370ba0d06b46fc3b8b373af1315628";
@@ -11,10 +11,6 @@ const NO_TEXT: &str =
 
 fn signed(channel: &str, name: &str) -> String {
     json!({ "channel": channel, "signed_stream_name": name }).to_string()
-}
-
-fn refusals(server: &Server, reason: &str) -> f64 {
-    server.metric(&format!("tablecast_refusals_total{{reason=\"{reason}\"}}"))
 }
 
 #[test]
@@ -50,13 +46,13 @@ fn what_is_not_signed_is_rejected_and_the_client_does_not_learn_why() {
     // It isn't asked for the other name, which is open.
     let both = json!({ "channel": "$pubsub", "stream_name": "open", "signed_stream_name": another_digest });
     socket.rejected(&both.to_string());
-    assert_eq!(refusals(&server, "signature"), 11.0);
+    assert_eq!(server.refused("signature"), 11.0);
     assert!(!server.log().contains(&CHAT_2021[..20]));
 
     let without_a_key = server.beside().start();
     let mut socket = without_a_key.connect();
     socket.rejected(&signed("$pubsub", CHAT_2021));
-    assert_eq!(refusals(&without_a_key, "channel_not_open"), 1.0);
+    assert_eq!(without_a_key.refused("channel_not_open"), 1.0);
 }
 
 #[test]
@@ -115,18 +111,18 @@ fn a_connection_that_is_anonymous_gets_nothing_that_asks_who_it_is() {
     socket.rejected(r#"{"channel":"Own","owner":""}"#);
     socket.rejected(r#"{"channel":"Own"}"#);
     socket.rejected(&signed("Turbo::StreamsChannel", CHAT_2021));
-    assert_eq!(refusals(&server, "not_identified"), 4.0);
+    assert_eq!(server.refused("not_identified"), 4.0);
 
     let chat =
         |year: u16| json!({ "channel": "Signed", "year": year, "signed_stream_name": CHAT_2021 }).to_string();
     socket.subscribe(&chat(2021));
     socket.rejected(&chat(2022));
-    assert_eq!(refusals(&server, "another_name"), 1.0);
+    assert_eq!(server.refused("another_name"), 1.0);
 
     socket.subscribe(r#"{"channel":"Rooms","room":"lobby"}"#);
     socket.subscribe(r#"{"channel":"Rooms","room":"7"}"#);
     socket.rejected(r#"{"channel":"Rooms","room":"cellar"}"#);
-    assert_eq!(refusals(&server, "condition"), 1.0);
+    assert_eq!(server.refused("condition"), 1.0);
     assert_eq!(
         server.said[2],
         "open to everybody: Rooms -> rooms:{room} if {room} in ['lobby', 7]; \

@@ -444,7 +444,7 @@ fn a_handshake_takes_a_place_and_over_the_limit_there_is_none() {
     let server = server().open().arg("--max-connections=3").with_tls(&authority.issue()).start();
     let mut client = server.connect_over_tls(&authority);
     let half_open: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(server.public).unwrap()).collect();
-    let refusals = || server.metric(r#"tablecast_refusals_total{reason="max_connections"}"#);
+    let refusals = || server.refused("max_connections");
 
     let mut refused = TcpStream::connect(server.public).unwrap();
     // Nothing that a client would take for broken TLS.

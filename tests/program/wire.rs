@@ -117,7 +117,7 @@ fn a_page_of_another_site_is_not_found_unless_it_is_listed() {
         assert!(socket.head.starts_with("HTTP/1.1 404 Not Found"), "{origin}: {}", socket.head);
         assert_eq!(socket.body(), "Page not found");
     }
-    assert_eq!(strict.metric(r#"tablecast_refusals_total{reason="origin"}"#), 4.0);
+    assert_eq!(strict.refused("origin"), 4.0);
 
     let listed = server().arg("--allowed-origins=https://*.example.com").start();
     Socket::open(listed.public, "/cable", &[("Origin", "https://app.example.com")]);

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use sqlx::mysql::MySqlRow;
 use tokio::time::Instant;
 
@@ -9,7 +10,6 @@ use super::connect::{Purpose, Session, bare, bytes, number, text};
 use super::history::{Continuity, Fingerprint, History, Mark};
 use super::holes::Sieve;
 use super::list::Lists;
-use super::replay::hex;
 use super::schema;
 use crate::bus::channel_hash;
 use crate::bus::gaps::{
@@ -290,7 +290,7 @@ impl Reader {
                 "SELECT 1 FROM `{}` WHERE channel_hash = {} AND channel = x'{}' AND id > {} AND id <= {high} LIMIT 1",
                 self.database.0.table,
                 channel_hash(channel),
-                hex(channel),
+                HEXLOWER.encode(channel),
                 row.id
             );
             if in_time(self.session.row(sql)).await?.is_some() {
@@ -356,7 +356,7 @@ impl Reader {
 impl Statements {
     fn new(database: &Database) -> Self {
         let database = &database.0;
-        let lead = hex(database.lead.as_bytes());
+        let lead = HEXLOWER.encode(database.lead.as_bytes());
         let fill = |sql: &str| {
             bare(sql)
                 .replace("{{table}}", &database.table)

@@ -1,3 +1,5 @@
+use data_encoding::HEXLOWER;
+
 use super::Database;
 use super::connect::{Purpose, Session, bytes, number};
 use super::schema;
@@ -65,7 +67,7 @@ impl Replayer {
                AND LENGTH(payload) <= {}
              ORDER BY id {order} LIMIT {limit}",
             self.table,
-            hex(channel),
+            HEXLOWER.encode(channel),
             self.max_payload_bytes
         );
         let rows = in_time(self.session.rows(sql)).await?;
@@ -76,8 +78,4 @@ impl Replayer {
             })
             .collect()
     }
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

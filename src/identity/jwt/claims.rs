@@ -5,6 +5,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value};
 
 use super::{TokenError, Verified};
+use crate::identity::id_text;
 
 /// A JSON object in which no name stands twice, at whatever depth: readers differ in which of
 /// the two they believe.
@@ -24,7 +25,7 @@ impl Claims {
         let Self(mut claims) = self;
         let (claims, name) = match claims.remove("ext") {
             None => {
-                let name = claims.get("sub").or_else(|| claims.get("id")).and_then(scalar);
+                let name = claims.get("sub").or_else(|| claims.get("id")).and_then(id_text);
                 (claims, name)
             }
             Some(Value::String(text)) => {
@@ -46,14 +47,6 @@ impl Claims {
         let seconds = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let time = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(seconds));
         time.map(Some).ok_or(TokenError::Malformed)
-    }
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        _ => None,
     }
 }
 

@@ -169,6 +169,9 @@ impl Jwks {
                 let mut text = Vec::new();
                 let file = tokio::fs::File::open(path).await?;
                 file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).await?;
+                if text.len() > MAX_BYTES {
+                    return Err(JwksError::TooLarge);
+                }
                 Bytes::from(text)
             }
             Source::Url(url) => {
@@ -176,9 +179,6 @@ impl Jwks {
                 fetch(client, url).await?
             }
         };
-        if text.len() > MAX_BYTES {
-            return Err(JwksError::TooLarge);
-        }
         let Document { keys: members } = serde_json::from_slice(&text)?;
         let count = members.len();
         let keys: Vec<_> = members.into_iter().filter_map(Key::from_jwk).take(MAX_KEYS).collect();

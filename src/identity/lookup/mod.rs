@@ -64,7 +64,7 @@ pub struct LookupConfig {
 }
 
 /// A session that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Row {
     /// Who it belongs to: the first column.
     pub user: Value,
@@ -93,6 +93,7 @@ struct Inner {
     /// The query as its database took it, and when.
     asking: Mutex<Option<(Instant, Arc<Asking>)>>,
     cache: Cache<Key, Option<Arc<Row>>>,
+    recheck: Option<Duration>,
     told: Mutex<OnceAMinute>,
 }
 
@@ -127,9 +128,15 @@ impl Lookup {
             source: Source::new(&config.url, config.connections),
             query: config.query.clone(),
             asking: Mutex::default(),
+            recheck: config.recheck,
             cache: Cache::builder().max_capacity(CACHED).expire_after(freshness).build(),
             told: Mutex::default(),
         }))
+    }
+
+    /// How often the sessions of open connections are to be asked for again; none: never.
+    pub fn recheck_interval(&self) -> Option<Duration> {
+        self.0.recheck
     }
 
     /// Whether the database can be reached and answers the query: the names of its columns, the first

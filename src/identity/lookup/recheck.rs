@@ -2,20 +2,20 @@
 //! open as before.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{BATCH, Key, Lookup, LookupError};
+use super::{BATCH, Key, Lookup, LookupError, Row};
 use crate::telemetry::OnceAMinute;
 
 /// What an open connection was let in by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenSession {
     pub key: Key,
-    /// What its row said then, all claims: whose it was, and what that user might do.
-    pub row: Value,
+    /// What its row said then: whose it was, and what that user might do.
+    pub row: Arc<Row>,
 }
 
 /// How soon a database that is away is asked again.
@@ -32,26 +32,23 @@ pub async fn recheck(
     lookup: Lookup,
     every: Duration,
     open: impl Fn() -> Vec<OpenSession>,
-    ended: impl Fn(&Key, Option<&Value>),
+    ended: impl Fn(&Key, Option<&Row>),
 ) {
     let ask = |keys: Vec<Key>| {
         let lookup = lookup.clone();
-        async move {
-            let rows = lookup.ask_many(&keys).await?;
-            Ok(rows.into_iter().map(|row| row.map(|row| Value::Object(row.claims.clone()))).collect())
-        }
+        async move { lookup.ask_many(&keys).await }
     };
     run(ask, every, open, ended).await;
 }
 
-/// Whose each of these sessions is.
-type Users = Result<Vec<Option<Value>>, LookupError>;
+/// The row of each of these sessions.
+type Rows = Result<Vec<Option<Arc<Row>>>, LookupError>;
 
-async fn run<Asked: Future<Output = Users>>(
+async fn run<Asked: Future<Output = Rows>>(
     ask: impl Fn(Vec<Key>) -> Asked,
     every: Duration,
     open: impl Fn() -> Vec<OpenSession>,
-    ended: impl Fn(&Key, Option<&Value>),
+    ended: impl Fn(&Key, Option<&Row>),
 ) {
     let mut told = OnceAMinute::default();
     sleep(every).await;
@@ -68,14 +65,14 @@ async fn run<Asked: Future<Output = Users>>(
     }
 }
 
-async fn round<Asked: Future<Output = Users>>(
+async fn round<Asked: Future<Output = Rows>>(
     ask: impl Fn(Vec<Key>) -> Asked,
     every: Duration,
     open: impl Fn() -> Vec<OpenSession>,
-    ended: impl Fn(&Key, Option<&Value>),
+    ended: impl Fn(&Key, Option<&Row>),
 ) -> Result<(), LookupError> {
     let began = Instant::now();
-    let mut rows: HashMap<Key, HashSet<Value>> = HashMap::new();
+    let mut rows: HashMap<Key, HashSet<Arc<Row>>> = HashMap::new();
     for session in open() {
         rows.entry(session.key).or_default().insert(session.row);
     }
@@ -88,7 +85,7 @@ async fn round<Asked: Future<Output = Users>>(
         let batch: Vec<Key> = batch.iter().map(|key| (*key).clone()).collect();
         for (key, now) in batch.iter().zip(ask(batch.clone()).await?) {
             if rows[key].iter().any(|row| now.as_ref() != Some(row)) {
-                ended(key, now.as_ref());
+                ended(key, now.as_deref());
             }
         }
     }
@@ -100,7 +97,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::future::ready;
 
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
     use tokio::time::timeout;
 
     use super::*;
@@ -111,13 +108,17 @@ mod tests {
         Key::new(&json!(id)).unwrap()
     }
 
+    fn row(user: Value) -> Arc<Row> {
+        Arc::new(Row { user, claims: Map::new() })
+    }
+
     fn sessions(ids: std::ops::RangeInclusive<u64>) -> Vec<OpenSession> {
-        ids.map(|id| OpenSession { key: key(id), row: json!(id) }).collect()
+        ids.map(|id| OpenSession { key: key(id), row: row(json!(id)) }).collect()
     }
 
     /// Everybody's session is there.
-    fn found(keys: &[Key]) -> Vec<Option<Value>> {
-        keys.iter().map(|key| serde_json::from_str(key.as_str()).ok()).collect()
+    fn found(keys: &[Key]) -> Vec<Option<Arc<Row>>> {
+        keys.iter().map(|key| serde_json::from_str(key.as_str()).ok().map(row)).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,14 +142,16 @@ mod tests {
         let ask = |keys: Vec<Key>| {
             let now = |key: &Key| match key.as_str() {
                 "2" => None,
-                "3" => Some(json!(9)),
-                id => serde_json::from_str(id).ok(),
+                "3" => Some(row(json!(9))),
+                id => serde_json::from_str(id).ok().map(row),
             };
             ready(Ok(keys.iter().map(now).collect()))
         };
         let open = || sessions(1..=4).into_iter().chain(sessions(2..=2)).collect();
 
-        let told = |key: &Key, now: Option<&Value>| ended.borrow_mut().push((key.clone(), now.cloned()));
+        let told = |key: &Key, now: Option<&Row>| {
+            ended.borrow_mut().push((key.clone(), now.map(|row| row.user.clone())));
+        };
         let _ = timeout(MINUTE + Duration::from_secs(1), run(ask, MINUTE, open, told)).await;
 
         let mut ended = ended.into_inner();
@@ -159,11 +162,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_changed_hands_ends_for_who_had_it_before() {
         let ended = Cell::new(0);
-        let ask = |keys: Vec<Key>| ready(Ok(keys.iter().map(|_| Some(json!(2))).collect()));
-        let open = || [1, 2].map(|user| OpenSession { key: key(7), row: json!(user) }).into();
+        let ask = |keys: Vec<Key>| ready(Ok(keys.iter().map(|_| Some(row(json!(2)))).collect()));
+        let open = || [1, 2].map(|user| OpenSession { key: key(7), row: row(json!(user)) }).into();
 
-        let told = |_: &Key, now: Option<&Value>| {
-            assert_eq!(now, Some(&json!(2)));
+        let told = |_: &Key, now: Option<&Row>| {
+            assert_eq!(now.map(|row| &row.user), Some(&json!(2)));
             ended.set(ended.get() + 1);
         };
         let _ = timeout(MINUTE + Duration::from_secs(1), run(ask, MINUTE, open, told)).await;
@@ -181,7 +184,7 @@ mod tests {
             ready(Ok(keys.iter().map(|_| None).collect()))
         };
 
-        let told = |_: &Key, _: Option<&Value>| ended.set(Some(began.elapsed().as_secs()));
+        let told = |_: &Key, _: Option<&Row>| ended.set(Some(began.elapsed().as_secs()));
         let _ = timeout(MINUTE + RETRY + Duration::from_secs(1), run(ask, MINUTE, || sessions(1..=1), told))
             .await;
 

@@ -225,6 +225,11 @@ impl Server {
         }
     }
 
+    /// How many requests, connections and subscriptions were refused, by reason.
+    pub fn refused(&self, reason: &str) -> f64 {
+        self.metric(&format!("tablecast_refusals_total{{reason=\"{reason}\"}}"))
+    }
+
     /// How many connections were closed, by reason.
     pub fn closed(&self, reason: &str) -> f64 {
         self.metric(&format!("tablecast_connections_closed_total{{reason=\"{reason}\"}}"))
