@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::Values;
+use super::values::secrets_of_lines;
 use crate::channels::Pattern;
 use crate::http::{PublishKey, PublishKeys, Scope};
 
@@ -65,12 +66,10 @@ impl Table {
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(&path);
                 let text = text.map_err(|error| format!("key_file {}: {error}", path.display()))?;
-                let lines = text.lines().filter(|line| !line.is_empty());
-                let keys: Vec<_> = lines.map(SecretString::from).collect();
-                if keys.is_empty() {
-                    return Err(format!("key_file {}: it holds no key", path.display()));
-                }
-                keys
+                let keys = secrets_of_lines(&text)
+                    .and_then(|keys| if keys.is_empty() { Err("it holds no key") } else { Ok(keys) });
+                let keys = keys.map_err(|reason| format!("key_file {}: {reason}", path.display()))?;
+                keys.into_iter().map(SecretString::from).collect()
             }
             _ => return Err("it has a key or a key_file".into()),
         };

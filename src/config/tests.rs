@@ -52,6 +52,10 @@ fn a_secret_may_stand_in_a_file_and_so_may_several() {
     let texts: Vec<_> = secrets.iter().map(|secret| secret.expose_secret()).collect();
     assert_eq!(texts, ["first, with a comma", "second"]);
 
+    std::fs::write(&path, "# from the vault\nsecret\n").unwrap();
+    let error = resolve(&[&flag]).unwrap_err().to_string();
+    assert!(error.ends_with("and every line is a secret") && error.lines().count() == 1, "{error}");
+
     let error = resolve(&[&flag, "--secret=x"]).unwrap_err().to_string();
     assert_eq!(error, "--secret and --secret-file: one of them is enough");
     let error = resolve(&["--publish-key-file=/nowhere/key"]).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::publish_keys;
@@ -196,33 +196,26 @@ impl Values {
     /// the variable.
     pub(super) fn secrets(&mut self, key: &'static str) -> Vec<SecretString> {
         let Some(given) = self.given.get(key) else { return Vec::new() };
-        let are_lines = matches!(given.origin, Origin::Environment(_) | Origin::SecretFile(_));
-        let secrets: Vec<SecretString> = if are_lines {
-            given.texts.iter().flat_map(|text| secrets_of_lines(text)).map(SecretString::from).collect()
-        } else {
-            given.texts.iter().map(|text| SecretString::from(text.as_str())).collect()
-        };
-        let is_doubtful = |secret: &SecretString| {
-            let text = secret.expose_secret();
-            text.starts_with('#') || text.trim() != text
-        };
-        if are_lines && secrets.iter().any(is_doubtful) {
-            let error = format!(
-                "{}: a line begins with # or has blanks at its ends, and every line is a secret",
-                given.name(key)
-            );
-            if !self.errors.contains(&error) {
-                self.errors.push(error);
+        let secrets: Result<Vec<_>, _> = match given.origin {
+            Origin::Environment(_) | Origin::SecretFile(_) => {
+                given.texts.iter().map(|text| secrets_of_lines(text)).collect()
             }
-        }
-        if secrets.is_empty() || secrets.iter().any(|secret| secret.expose_secret().is_empty()) {
-            let error = format!("{}: it is empty", given.name(key));
+            Origin::Flag | Origin::File(_) | Origin::Default => Ok(vec![given.texts.clone()]),
+        };
+        let secrets = secrets.map(|secrets| secrets.concat());
+        let fault = match &secrets {
+            Err(reason) => Some(*reason),
+            Ok(secrets) if secrets.is_empty() || secrets.iter().any(String::is_empty) => Some("it is empty"),
+            Ok(_) => None,
+        };
+        if let Some(fault) = fault {
+            let error = format!("{}: {fault}", given.name(key));
             // Several settings are made of one secret.
             if !self.errors.contains(&error) {
                 self.errors.push(error);
             }
         }
-        secrets
+        secrets.unwrap_or_default().into_iter().map(SecretString::from).collect()
     }
 
     /// What to call a setting so that whoever gave it finds it.
@@ -339,8 +332,9 @@ fn environment(name: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// One a line, but for the lines of a PEM, which are one together.
-fn secrets_of_lines(text: &str) -> Vec<String> {
+/// One a line, but for the lines of a PEM, which are one together. Every line counts: a comment would be
+/// a secret that many know.
+pub(super) fn secrets_of_lines(text: &str) -> Result<Vec<String>, &'static str> {
     let mut secrets: Vec<String> = Vec::new();
     let mut is_in_pem = false;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -353,7 +347,10 @@ fn secrets_of_lines(text: &str) -> Vec<String> {
         }
         is_in_pem = if is_in_pem { !line.starts_with("-----END") } else { line.starts_with("-----BEGIN") };
     }
-    secrets
+    if secrets.iter().any(|secret| secret.starts_with('#') || secret.trim() != secret) {
+        return Err("a line begins with # or has blanks at its ends, and every line is a secret");
+    }
+    Ok(secrets)
 }
 
 fn find(key: &str) -> &'static Setting {

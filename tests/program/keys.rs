@@ -133,6 +133,14 @@ fn the_command_line_takes_the_key_that_opens_its_stream() {
 }
 
 #[test]
+fn a_comment_in_a_key_file_is_no_key() {
+    let builder = limited();
+    std::fs::write(builder.folder().join("keys"), "# rotated in May\nfrom the file\n").unwrap();
+    let error = builder.try_start().map(drop).unwrap_err();
+    assert!(error.contains("key_file keys: a line begins with #") && !error.contains("May"), "{error}");
+}
+
+#[test]
 fn what_is_no_key_is_told_and_no_key_is_shown() {
     let says = |toml: &str| {
         let error = server().config(toml).try_start().map(drop).unwrap_err();
