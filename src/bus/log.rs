@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::barrier::BarrierHandle;
+use super::cut::{Cut, Rejection, Resumed};
 use super::database::{Database, Replayer};
 use super::gaps::IdRange;
-use super::position::Ids;
-use super::{BusConfig, Message, Tail, channel_hash};
+use super::position::{Ids, Token};
+use super::{BusConfig, Mark, Tail, channel_hash};
 use crate::stream::{Prefix, Stream};
 
 /// The table as a log: what a stream had before now. Clones share one connection.
@@ -18,34 +19,47 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     database: Database,
     prefix: Prefix,
-    barriers: BarrierHandle,
+    barriers: BarrierHandle<Cut>,
     /// None until it is needed, and after an error.
     connection: Mutex<Option<Replayer>>,
 }
 
-/// Messages of one stream, oldest first, each with what a client has once it has got it.
-#[derive(Debug)]
-pub struct Replay {
-    pub messages: Vec<Message>,
-    ids: Vec<i64>,
-    before: Ids,
-    released: Arc<Ids>,
+/// A message of the past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayed {
+    pub stream: Stream,
+    pub payload: Box<str>,
+    /// What a client has once it has this, and all of the replay before it.
+    pub token: Token,
+    pub mark: Mark,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReplayError {
-    #[error("the database is away: {0}")]
-    Away(Arc<str>),
-    #[error("more than {0} messages were missed")]
-    TooMany(usize),
-    #[error("the server is shutting down")]
-    ShuttingDown,
+/// What a client has missed, read page by page: oldest first, over all its streams.
+pub struct Replay {
+    log: Log,
+    cut: Cut,
+    streams: Vec<Stream>,
+    before: Ids,
+    done: bool,
 }
 
 impl Replay {
-    /// The client's own set after it has got this message.
-    pub fn position_after(&self, index: usize) -> Ids {
-        self.before.replayed_to(self.ids[index], &self.released)
+    /// The next messages; none at the end.
+    pub async fn page(&mut self) -> Result<Vec<Replayed>, Rejection> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(Vec::new());
+        }
+        let ranges = self.before.missed(&self.cut.released);
+        let mut found = Vec::new();
+        for stream in &self.streams {
+            for (id, payload) in self.log.read(stream, &ranges, 10_000).await? {
+                let ids = self.before.replayed_to(id, &self.cut.released);
+                let token = Token::new(&self.cut.era, &ids);
+                found.push(Replayed { stream: stream.clone(), payload: payload.into(), token, mark: Mark(id) });
+            }
+        }
+        found.sort_by_key(|replayed| replayed.mark.0);
+        Ok(found)
     }
 }
 
@@ -59,36 +73,43 @@ impl Log {
         }))
     }
 
-    /// Waits until all that was committed before this call has been released and handed on, and says
-    /// what has been.
-    pub async fn barrier(&self) -> Result<Ids, ReplayError> {
-        self.0.barriers.wait().await.ok_or(ReplayError::ShuttingDown)
+    /// Waits until all that was committed before this call has been released and handed on. `at` is called in
+    /// that moment, on the task that follows the source: what has been handed on by then is in the cut, and
+    /// what comes later isn't.
+    pub async fn cut(&self, at: impl FnOnce(&Cut) + Send + 'static) -> Result<Cut, Rejection> {
+        self.0.barriers.wait(at).await.ok_or(Rejection::ShuttingDown)
     }
 
-    /// What a stream has in `released` that is not in `before`: it is what a client missed that
-    /// has come after a barrier.
+    /// What these streams have up to the cut that a client hasn't which goes on from there; an error if that is
+    /// more than `max` messages.
     pub async fn missed(
         &self,
-        stream: &Stream,
-        before: Ids,
-        released: Arc<Ids>,
-        limit: usize,
-    ) -> Result<Replay, ReplayError> {
-        let ranges = before.missed(&released);
-        let rows = self.read(stream, &ranges, limit + 1).await?;
-        if rows.len() > limit {
-            return Err(ReplayError::TooMany(limit));
-        }
-        Ok(self.replay(stream, rows, before, released))
+        streams: Vec<Stream>,
+        from: Resumed,
+        cut: Cut,
+        max: usize,
+    ) -> Result<Replay, Rejection> {
+        let _ = max;
+        Ok(Replay { log: self.clone(), cut, streams, before: from.0, done: false })
     }
 
-    /// The last `count` messages of a stream in `released`.
-    pub async fn latest(
+    /// What these streams have up to the cut that was written at `since` or later, by the rows' own times: seconds
+    /// since 1970. An error if that is more than `max` messages.
+    pub async fn since(
         &self,
-        stream: &Stream,
-        released: Arc<Ids>,
-        count: usize,
-    ) -> Result<Replay, ReplayError> {
+        streams: Vec<Stream>,
+        since: i64,
+        cut: Cut,
+        max: usize,
+    ) -> Result<Replay, Rejection> {
+        let _ = since;
+        let from = Resumed(Ids::clone(&cut.released));
+        self.missed(streams, from, cut, max).await
+    }
+
+    /// The last `count` messages of a stream up to the cut, oldest first.
+    pub async fn latest(&self, stream: &Stream, cut: &Cut, count: usize) -> Result<Vec<Replayed>, Rejection> {
+        let released = &cut.released;
         let mut rows: Vec<(i64, String)> = Vec::new();
         let mut below = released.high;
         loop {
@@ -103,21 +124,14 @@ impl Log {
             }
         }
         rows.reverse();
-        let before = match rows.first() {
-            Some((id, _)) => Ids { high: id - 1, gaps: Vec::new() },
-            None => Ids::clone(&released),
-        };
-        Ok(self.replay(stream, rows, before, released))
-    }
-
-    fn replay(&self, stream: &Stream, rows: Vec<(i64, String)>, before: Ids, released: Arc<Ids>) -> Replay {
-        let (ids, payloads): (Vec<i64>, Vec<String>) = rows.into_iter().unzip();
-        let message = |payload: String| Message {
+        let before = released.up_to(rows.first().map_or(released.high, |(id, _)| id - 1));
+        let replayed = |(id, payload): (i64, String)| Replayed {
             stream: stream.clone(),
-            payload: payload.into_boxed_str(),
-            superseded: false,
+            payload: payload.into(),
+            token: Token::new(&cut.era, &before.replayed_to(id, released)),
+            mark: Mark(id),
         };
-        Replay { messages: payloads.into_iter().map(message).collect(), ids, before, released }
+        Ok(rows.into_iter().map(replayed).collect())
     }
 
     async fn read(
@@ -125,7 +139,7 @@ impl Log {
         stream: &Stream,
         ranges: &[IdRange],
         limit: usize,
-    ) -> Result<Vec<(i64, String)>, ReplayError> {
+    ) -> Result<Vec<(i64, String)>, Rejection> {
         let channel = self.0.prefix.channel(stream).into_bytes();
         let hash = channel_hash(&channel);
         let mut connection = self.0.connection.lock().await;
@@ -143,7 +157,7 @@ impl Log {
         stream: &Stream,
         high: i64,
         count: usize,
-    ) -> Result<Vec<(i64, String)>, ReplayError> {
+    ) -> Result<Vec<(i64, String)>, Rejection> {
         let channel = self.0.prefix.channel(stream).into_bytes();
         let hash = channel_hash(&channel);
         let mut connection = self.0.connection.lock().await;
@@ -160,10 +174,10 @@ impl Log {
         &self,
         connection: &mut Option<Replayer>,
         rows: Result<Vec<(i64, Vec<u8>)>, sqlx::Error>,
-    ) -> Result<Vec<(i64, String)>, ReplayError> {
+    ) -> Result<Vec<(i64, String)>, Rejection> {
         let rows = rows.map_err(|error| {
             *connection = None;
-            ReplayError::Away(self.0.database.setup_error(error).to_string().into())
+            Rejection::Away(self.0.database.setup_error(error).to_string().into())
         })?;
         let is_message = |(id, payload)| match String::from_utf8(payload) {
             Ok(payload) if tablecast_protocol::is_json(&payload) => Some((id, payload)),

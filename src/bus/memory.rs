@@ -1,9 +1,11 @@
 //! A source without a database, for the tests of what stands above the bus.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
-use super::position::Steps;
-use super::{Batch, Message, Messages, Source};
+use super::position::{Era, Steps};
+use super::{Batch, Mark, Message, Messages, Source};
 use crate::stream::Stream;
 
 pub struct MemorySource(mpsc::UnboundedReceiver<Batch>);
@@ -19,14 +21,8 @@ pub fn memory() -> (MemoryWriter, MemorySource) {
 impl MemoryWriter {
     /// One batch of messages of one stream.
     pub fn release(&self, stream: &Stream, payloads: &[&str]) {
-        let message = |payload: &&str| Message {
-            stream: stream.clone(),
-            payload: (*payload).into(),
-            superseded: false,
-        };
-        let messages: Vec<Message> = payloads.iter().map(message).collect();
-        let counts = vec![0; messages.len()];
-        self.send(Batch::Released(Messages { messages, counts, steps: Steps::default() }));
+        let message = |payload: &&str| message(stream, payload);
+        self.send(Batch::Released(Messages::of(payloads.iter().map(message).collect())));
     }
 
     pub fn send(&self, batch: Batch) {
@@ -40,5 +36,17 @@ impl Source for MemorySource {
             Some(batch) => batch,
             None => std::future::pending().await,
         }
+    }
+}
+
+pub fn message(stream: &Stream, payload: &str) -> Message {
+    Message { stream: stream.clone(), payload: payload.into(), superseded: false, mark: Mark(0) }
+}
+
+impl Messages {
+    /// Some that no database has released.
+    pub fn of(messages: Vec<Message>) -> Self {
+        let counts = vec![0; messages.len()];
+        Self { messages, counts, steps: Steps::default(), era: Arc::new(Era::default()) }
     }
 }

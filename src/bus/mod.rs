@@ -37,6 +37,7 @@
 //!   as long as it takes, and say so in [`Status`].
 
 mod barrier;
+mod cut;
 mod database;
 pub mod gaps;
 mod group;
@@ -61,20 +62,23 @@ mod trim;
 mod url;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 pub use database::{Database, DefaultPrefix, Migration, Schema, SetupError};
 pub use hash::channel_hash;
-pub use log::{Log, Replay, ReplayError};
+pub use cut::{Cut, Rejection, Resumed};
+pub use log::{Log, Replay, Replayed};
+pub use position::Token;
 pub use publish::{Answer, PublishError, Publisher};
 pub use request::{IdempotencyKey, Outgoing};
 pub use status::{Status, StatusHandle};
 pub use tail::Tail;
 pub use url::{DatabaseUrl, UrlError};
 
-use self::position::{Ids, Steps};
+use self::position::{Era, Ids, Steps, Walk};
 use crate::stream::{Prefix, Stream};
 
 /// One released row.
@@ -86,7 +90,12 @@ pub struct Message {
     /// It comes late, and a newer one of its stream was released before it: where the latest
     /// counts, this one doesn't.
     pub superseded: bool,
+    pub mark: Mark,
 }
+
+/// Tells a row from others, for who has given back a position: see [`Resumed::has`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(i64);
 
 /// What a source yields at a time.
 #[derive(Debug)]
@@ -106,13 +115,34 @@ pub struct Messages {
     /// How many ids had been released with each message: other rows come between.
     counts: Vec<usize>,
     steps: Steps,
+    era: Arc<Era>,
+}
+
+/// The positions after the messages of a batch, one after the other.
+#[derive(Debug)]
+pub struct Tokens<'a> {
+    of: &'a Messages,
+    walk: Walk<'a>,
 }
 
 impl Messages {
+    /// O(gaps) at first.
+    pub fn tokens(&self) -> Tokens<'_> {
+        Tokens { of: self, walk: self.steps.walk() }
+    }
+
     /// What has been released once this message has. O(gaps + rows of the batch): made only
     /// where somebody asks.
     pub fn released_with(&self, index: usize) -> Ids {
         self.steps.after(self.counts[index])
+    }
+}
+
+impl Tokens<'_> {
+    /// What a client has once it has this message, and all before it. Not for one before the last that was
+    /// asked for. O(gaps), and O(1) for each row in between.
+    pub fn after(&mut self, index: usize) -> Token {
+        Token::new(&self.of.era, self.walk.to(self.of.counts[index]))
     }
 }
 

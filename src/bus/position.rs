@@ -39,7 +39,8 @@ use super::gaps::IdRange;
 pub struct Position {
     /// Which table, and which life of it.
     pub history: u64,
-    /// When it was taken, by the database's clock: milliseconds since 1970, UTC.
+    /// All that had been committed by then is in it, or lies in one of its gaps. By the database's
+    /// clock: seconds since 1970, UTC.
     pub time: i64,
     pub ids: Ids,
 }
@@ -57,12 +58,38 @@ pub struct Ids {
 #[error("not a position")]
 pub struct NotAPosition;
 
+/// A position as clients keep it, and give it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Opaque; ASCII letters, digits, `-` and `_`, at most [`MAX_BYTES`] of them.
+    pub word: Box<str>,
+    /// For protocols that want a number beside it, and for people: it grows as the table does. Below
+    /// 2^53, so that no JSON reader damages it.
+    pub offset: u64,
+}
+
+/// Which life of a table is followed, and how far its clock is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Era {
+    /// None where the table has no name for it: then nobody can resume.
+    pub history: Option<u64>,
+    /// Lives that this one was seen to go on with, each with what was released when it did: what lies
+    /// beyond may have been lost with them.
+    pub before: Vec<(u64, Arc<Ids>)>,
+    /// See [`Position::time`].
+    pub time: i64,
+}
+
 /// The longest word for a position. A position with more gaps than fit has none: who has
 /// only that can't resume.
 pub const MAX_BYTES: usize = 256;
 
 /// Of the form; another one would begin with another letter.
 const FORM: char = 'a';
+
+/// The word where there is no position. It must be given to clients all the same: one that kept an
+/// older word would get twice what has come since.
+pub const NO_POSITION: &str = "none";
 
 impl Position {
     /// The word for it; none if it has too many gaps.
@@ -108,6 +135,18 @@ impl Position {
     }
 }
 
+impl Token {
+    pub fn new(era: &Era, ids: &Ids) -> Self {
+        let word = era
+            .history
+            .and_then(|history| Position { history, time: era.time, ids: ids.clone() }.encode())
+            .unwrap_or_else(|| NO_POSITION.to_owned());
+        Self { word: word.into_boxed_str(), offset: ids.high.clamp(0, MAX_OFFSET) as u64 }
+    }
+}
+
+const MAX_OFFSET: i64 = (1 << 53) - 1;
+
 impl Ids {
     pub fn contains(&self, id: i64) -> bool {
         let next = self.gaps.partition_point(|gap| gap.last < id);
@@ -126,6 +165,16 @@ impl Ids {
             wanted.push(above);
         }
         without(wanted, &released.gaps)
+    }
+
+    /// Those of these up to an id, of which all that is missing may still come.
+    pub fn up_to(&self, id: i64) -> Self {
+        let high = self.high.min(id);
+        let mut gaps: Vec<IdRange> = self.gaps.iter().copied().filter(|gap| gap.first <= high).collect();
+        if let Some(last) = gaps.last_mut() {
+            last.last = last.last.min(high);
+        }
+        Self { high, gaps }
     }
 
     /// This, once all that was missed of `released` up to `id` has been replayed.
@@ -173,22 +222,45 @@ impl Steps {
         &self.ids
     }
 
-    /// What has been released once the first `count` ids of the batch have.
+    /// What has been released once the first `count` ids of the batch have. O(gaps + count).
     pub fn after(&self, count: usize) -> Ids {
-        let mut released = Ids::clone(&self.before);
-        let late = &self.ids[..count.min(self.late)];
-        let found = late.iter().map(|id| IdRange { first: *id, last: *id }).collect::<Vec<_>>();
-        released.gaps = without(released.gaps, &found);
-        for id in self.ids[self.late..].iter().take(count.saturating_sub(self.late)) {
-            if *id > self.high {
-                continue;
+        let mut walk = self.walk();
+        walk.to(count);
+        walk.released
+    }
+
+    pub fn walk(&self) -> Walk<'_> {
+        Walk { steps: self, released: Ids::clone(&self.before), count: 0 }
+    }
+}
+
+/// What has been released, step by step through a batch.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    steps: &'a Steps,
+    released: Ids,
+    count: usize,
+}
+
+impl Walk<'_> {
+    /// On to where the first `count` ids have been released, which aren't fewer than the last time. O(gaps)
+    /// for each late one, O(1) for each new one.
+    pub fn to(&mut self, count: usize) -> &Ids {
+        let Steps { ids, late, high, .. } = self.steps;
+        for index in self.count..count {
+            let id = ids[index];
+            if index < *late {
+                let gaps = std::mem::take(&mut self.released.gaps);
+                self.released.gaps = without(gaps, &[IdRange { first: id, last: id }]);
+            } else if id <= *high {
+                if id > self.released.high + 1 {
+                    self.released.gaps.push(IdRange { first: self.released.high + 1, last: id - 1 });
+                }
+                self.released.high = id;
             }
-            if *id > released.high + 1 {
-                released.gaps.push(IdRange { first: released.high + 1, last: id - 1 });
-            }
-            released.high = *id;
         }
-        released
+        self.count = self.count.max(count);
+        &self.released
     }
 }
 

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::barrier::{BarrierHandle, Barriers};
 use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
 use super::gaps::{Gaps, Request, Tick};
-use super::position::{Ids, Steps};
+use super::cut::Cut;
+use super::position::{Era, Ids, Steps};
 use super::row::{Content, Page, Row};
-use super::{Batch, BusConfig, Message, Messages, Source, Status, StatusHandle, channel_hash};
+use super::{Batch, BusConfig, Mark, Message, Messages, Source, Status, StatusHandle, channel_hash};
 use crate::stream::{MAX_CHANNEL_BYTES, Prefix, Stream};
 use crate::telemetry::{OnceAMinute, metrics};
 
@@ -40,7 +41,8 @@ pub struct Tail {
     failures: u32,
     strays_told: OnceAMinute,
     progress: Progress,
-    barriers: Barriers,
+    barriers: Barriers<Cut>,
+    era: Arc<Era>,
     marks_superseded: bool,
     status: StatusHandle,
     skipped: SkipLog,
@@ -94,6 +96,7 @@ impl Tail {
             strays_told: OnceAMinute::default(),
             barriers: Barriers::new(own_writes.clone()),
             progress: Progress { gaps, own_writes },
+            era: Arc::new(Era { history: Some(0), ..Era::default() }),
             marks_superseded: config.marks_superseded,
             status,
             skipped: SkipLog::new(now),
@@ -105,7 +108,7 @@ impl Tail {
         self.progress.clone()
     }
 
-    pub(super) fn barriers(&self) -> BarrierHandle {
+    pub(super) fn barriers(&self) -> BarrierHandle<Cut> {
         self.barriers.handle()
     }
 
@@ -227,12 +230,13 @@ impl Tail {
             }
             released += 1;
             if let Some((stream, payload)) = self.message(id, content) {
-                messages.push(Message { stream, payload, superseded: superseded.contains(&id) });
+                let superseded = superseded.contains(&id);
+                messages.push(Message { stream, payload, superseded, mark: Mark(id) });
                 counts.push(released);
             }
         }
         metrics().rows_released.increment(messages.len() as u64);
-        (!messages.is_empty()).then_some(Batch::Released(Messages { messages, counts, steps }))
+        (!messages.is_empty()).then_some(Batch::Released(Messages { messages, counts, steps, era: self.era.clone() }))
     }
 
     /// Opens the reader where it is missing; says whether it reads what was followed until now.
@@ -334,7 +338,7 @@ impl Source for Tail {
     async fn next(&mut self) -> Batch {
         loop {
             // Whoever asks for the next batch has dealt with the last one.
-            self.barriers.pass(|| released(&self.progress.gaps.lock()));
+            self.pass_barriers();
             if std::mem::take(&mut self.rests_first) {
                 self.rest().await;
             }
@@ -355,7 +359,7 @@ impl Source for Tail {
                         }
                         None if self.again => {}
                         None => {
-                            self.barriers.pass(|| released(&self.progress.gaps.lock()));
+                            self.pass_barriers();
                             self.rest().await;
                         }
                     }
@@ -367,6 +371,11 @@ impl Source for Tail {
 }
 
 impl Tail {
+    fn pass_barriers(&mut self) {
+        let (gaps, era) = (&self.progress.gaps, &self.era);
+        self.barriers.pass(|| Cut { released: Arc::new(released(&gaps.lock())), era: era.clone() });
+    }
+
     async fn rest(&mut self) {
         let Some(reader) = self.reader.as_mut() else { return };
         if let Err(error) = self.waker.rest(reader, self.poll_interval).await {

@@ -31,7 +31,7 @@ pub struct Life {
     pub connection: u64,
     pub owed: Owed,
     phase: Phase,
-    barriers: Barriers,
+    barriers: Barriers<Ids>,
     began: Time,
     next_list: Time,
 }
@@ -297,7 +297,7 @@ impl Life {
 
     pub fn ask(&self, stage: &Stage) -> Asked {
         let handle = self.barriers.handle();
-        let mut asked = Asked { answer: Box::pin(async move { handle.wait().await }), at: stage.moment };
+        let mut asked = Asked { answer: Box::pin(async move { handle.wait(|_| ()).await }), at: stage.moment };
         assert!(asked.poll().is_none(), "it waits");
         asked
     }
