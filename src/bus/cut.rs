@@ -31,6 +31,8 @@ pub enum Rejection {
     Ahead,
     #[error("it is older than --resume-window, and rows may have been trimmed since")]
     TooOld,
+    #[error("the client's clock is ahead of ours")]
+    SinceAhead,
     #[error("more than {0} messages were missed (--max-replay)")]
     TooMany(usize),
     #[error("the database is away: {0}")]
@@ -54,9 +56,8 @@ impl Cut {
         let Position { history, time, ids } = Position::decode(word).map_err(|_| Rejection::Malformed)?;
         let same_life = self.era.history == Some(history);
         // What lies beyond what was seen to go on may have been lost, and its ids given to others.
-        let went_on = |(before, released): &(u64, Arc<Ids>)| {
-            *before == history && released.missed(&ids).is_empty()
-        };
+        let went_on =
+            |(before, released): &(u64, Arc<Ids>)| *before == history && released.missed(&ids).is_empty();
         if !same_life && !self.era.before.iter().any(went_on) {
             return Err(Rejection::AnotherHistory);
         }
@@ -87,6 +88,7 @@ impl Rejection {
             Self::AnotherHistory => "position_another_history",
             Self::Ahead => "position_ahead",
             Self::TooOld => "position_too_old",
+            Self::SinceAhead => "since_ahead",
             Self::TooMany(_) => "max_replay",
             Self::Away(_) => "database_away",
             Self::ShuttingDown => "draining",

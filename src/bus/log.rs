@@ -9,7 +9,7 @@ use super::cut::{Cut, Rejection, Resumed};
 use super::database::{Database, Replayer};
 use super::gaps::IdRange;
 use super::position::{Ids, Token};
-use super::{BusConfig, Mark, Tail, channel_hash};
+use super::{BusConfig, Mark, channel_hash};
 use crate::stream::{Prefix, Stream};
 
 /// The table as a log: what a stream had before now. Clones share one connection.
@@ -55,7 +55,12 @@ impl Replay {
             for (id, payload) in self.log.read(stream, &ranges, 10_000).await? {
                 let ids = self.before.replayed_to(id, &self.cut.released);
                 let token = Token::new(&self.cut.era, &ids);
-                found.push(Replayed { stream: stream.clone(), payload: payload.into(), token, mark: Mark(id) });
+                found.push(Replayed {
+                    stream: stream.clone(),
+                    payload: payload.into(),
+                    token,
+                    mark: Mark(id),
+                });
             }
         }
         found.sort_by_key(|replayed| replayed.mark.0);
@@ -64,11 +69,11 @@ impl Replay {
 }
 
 impl Log {
-    pub(super) fn new(database: Database, config: &BusConfig, tail: &Tail) -> Self {
+    pub(super) fn new(database: Database, config: &BusConfig, barriers: BarrierHandle<Cut>) -> Self {
         Self(Arc::new(Inner {
             database,
             prefix: config.prefix.clone(),
-            barriers: tail.barriers(),
+            barriers,
             connection: Mutex::default(),
         }))
     }
@@ -94,15 +99,16 @@ impl Log {
     }
 
     /// What these streams have up to the cut that was written at `since` or later, by the rows' own times: seconds
-    /// since 1970. An error if that is more than `max` messages.
+    /// since 1970. Or the last `at_least` of each, where that is more. An error if it is more than `max` messages.
     pub async fn since(
         &self,
         streams: Vec<Stream>,
         since: i64,
+        at_least: usize,
         cut: Cut,
         max: usize,
     ) -> Result<Replay, Rejection> {
-        let _ = since;
+        let _ = (since, at_least);
         let from = Resumed(Ids::clone(&cut.released));
         self.missed(streams, from, cut, max).await
     }
@@ -132,6 +138,19 @@ impl Log {
             mark: Mark(id),
         };
         Ok(rows.into_iter().map(replayed).collect())
+    }
+
+    /// The same for several streams, each with its count.
+    pub async fn latest_of(
+        &self,
+        streams: &[(Stream, usize)],
+        cut: &Cut,
+    ) -> Result<Vec<Vec<Replayed>>, Rejection> {
+        let mut all = Vec::new();
+        for (stream, count) in streams {
+            all.push(self.latest(stream, cut, *count).await?);
+        }
+        Ok(all)
     }
 
     async fn read(

@@ -67,9 +67,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub use cut::{Cut, Rejection, Resumed};
 pub use database::{Database, DefaultPrefix, Migration, Schema, SetupError};
 pub use hash::channel_hash;
-pub use cut::{Cut, Rejection, Resumed};
 pub use log::{Log, Replay, Replayed};
 pub use position::Token;
 pub use publish::{Answer, PublishError, Publisher};
@@ -138,6 +138,20 @@ impl Messages {
     }
 }
 
+/// Some that no database has released: there are no positions between them.
+impl From<Vec<Message>> for Messages {
+    fn from(messages: Vec<Message>) -> Self {
+        let counts = vec![0; messages.len()];
+        Self { messages, counts, steps: Steps::default(), era: Arc::default() }
+    }
+}
+
+impl Message {
+    pub fn new(stream: Stream, payload: &str) -> Self {
+        Self { stream, payload: payload.into(), superseded: false, mark: Mark(0) }
+    }
+}
+
 impl Tokens<'_> {
     /// What a client has once it has this message, and all before it. Not for one before the last that was
     /// asked for. O(gaps), and O(1) for each row in between.
@@ -171,6 +185,8 @@ pub struct BusConfig {
     pub max_pending_bytes: usize,
     /// Whether to look what each late message is worth: see [`Message::superseded`].
     pub marks_superseded: bool,
+    /// So many connections read back at a time.
+    pub replay_connections: usize,
     pub sqlite_synchronous: sqlite::Synchronous,
 }
 
@@ -217,7 +233,7 @@ impl Bus {
         let info = database.prepare(config).await?;
         let status = StatusHandle::default();
         let tail = Tail::open(database.clone(), config, status.clone()).await?;
-        let log = Log::new(database.clone(), config, &tail);
+        let log = Log::new(database.clone(), config, tail.barriers());
         let (publisher, writer) = Publisher::start(database, config, &info, tail.progress());
         Ok(Self { tail, log, publisher, writer, status, info })
     }

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::barrier::{BarrierHandle, Barriers};
+use super::cut::Cut;
 use super::database::{Database, History, Reader, SetupError, Trouble, Waker};
 use super::gaps::{Gaps, Request, Tick};
-use super::cut::Cut;
 use super::position::{Era, Ids, Steps};
 use super::row::{Content, Page, Row};
 use super::{Batch, BusConfig, Mark, Message, Messages, Source, Status, StatusHandle, channel_hash};
@@ -236,7 +236,12 @@ impl Tail {
             }
         }
         metrics().rows_released.increment(messages.len() as u64);
-        (!messages.is_empty()).then_some(Batch::Released(Messages { messages, counts, steps, era: self.era.clone() }))
+        (!messages.is_empty()).then_some(Batch::Released(Messages {
+            messages,
+            counts,
+            steps,
+            era: self.era.clone(),
+        }))
     }
 
     /// Opens the reader where it is missing; says whether it reads what was followed until now.
