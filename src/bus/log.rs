@@ -55,7 +55,12 @@ impl Replay {
             for (id, payload) in self.log.read(stream, &ranges, 10_000).await? {
                 let ids = self.before.replayed_to(id, &self.cut.released);
                 let token = Token::new(&self.cut.era, &ids);
-                found.push(Replayed { stream: stream.clone(), payload: payload.into(), token, mark: Mark(id) });
+                found.push(Replayed {
+                    stream: stream.clone(),
+                    payload: payload.into(),
+                    token,
+                    mark: Mark(id),
+                });
             }
         }
         found.sort_by_key(|replayed| replayed.mark.0);

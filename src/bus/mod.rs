@@ -37,6 +37,7 @@
 //!   as long as it takes, and say so in [`Status`].
 
 mod barrier;
+mod clock;
 mod cut;
 mod database;
 pub mod gaps;
@@ -67,9 +68,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub use cut::{Cut, Rejection, Resumed};
 pub use database::{Database, DefaultPrefix, Migration, Schema, SetupError};
 pub use hash::channel_hash;
-pub use cut::{Cut, Rejection, Resumed};
 pub use log::{Log, Replay, Replayed};
 pub use position::Token;
 pub use publish::{Answer, PublishError, Publisher};
@@ -94,7 +95,7 @@ pub struct Message {
 }
 
 /// Tells a row from others, for who has given back a position: see [`Resumed::has`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark(i64);
 
 /// What a source yields at a time.

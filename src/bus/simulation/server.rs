@@ -297,7 +297,8 @@ impl Life {
 
     pub fn ask(&self, stage: &Stage) -> Asked {
         let handle = self.barriers.handle();
-        let mut asked = Asked { answer: Box::pin(async move { handle.wait(|_| ()).await }), at: stage.moment };
+        let mut asked =
+            Asked { answer: Box::pin(async move { handle.wait(|_| ()).await }), at: stage.moment };
         assert!(asked.poll().is_none(), "it waits");
         asked
     }
