@@ -54,7 +54,7 @@ impl Cut {
             return Err(Rejection::TooManyGaps);
         }
         let Position { history, time, ids } = Position::decode(word).map_err(|_| Rejection::Malformed)?;
-        let same_life = self.era.history == Some(history);
+        let same_life = self.era.history == Some(history) && self.era.broken_at.is_none_or(|at| time > at);
         // What lies beyond what was seen to go on may have been lost, and its ids given to others.
         let went_on =
             |(before, released): &(u64, Arc<Ids>)| *before == history && released.missed(&ids).is_empty();

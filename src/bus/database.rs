@@ -53,7 +53,7 @@ pub(super) enum Waker {
 /// replaced or made anew leads another one.
 #[derive(Debug, Clone)]
 pub(super) enum History {
-    Sqlite(sqlite::FileId),
+    Sqlite(sqlite::History),
     Postgres(postgres::History),
     Mysql(mysql::History),
 }
@@ -255,16 +255,26 @@ impl Reader {
 
     pub fn history(&self) -> History {
         match self {
-            Self::Sqlite(reader) => History::Sqlite(reader.file()),
+            Self::Sqlite(reader) => History::Sqlite(reader.history().clone()),
             Self::Postgres(reader) => History::Postgres(reader.history().clone()),
             Self::Mysql(reader) => History::Mysql(reader.history().clone()),
         }
     }
 
+    /// The name of the life of the table that this reads, the same for all who read it. None: it has none.
+    pub fn life(&self) -> Option<u64> {
+        on!(Reader, self, it => it.history().name())
+    }
+
+    /// The database's clock: seconds since 1970.
+    pub fn time(&self) -> i64 {
+        on!(Reader, self, it => it.clock().now())
+    }
+
     /// Whether this reads the table of which that was read, with all that was read of it.
     pub async fn follows(&mut self, before: &History) -> Result<bool, sqlx::Error> {
         match (self, before) {
-            (Self::Sqlite(reader), History::Sqlite(file)) => Ok(reader.file() == *file),
+            (Self::Sqlite(reader), History::Sqlite(before)) => Ok(reader.history().follows(before)),
             (Self::Postgres(reader), History::Postgres(before)) => reader.follows(before).await,
             (Self::Mysql(reader), History::Mysql(before)) => reader.follows(before).await,
             _ => Ok(false),

@@ -9,6 +9,11 @@ pub fn channel_hash(channel: &[u8]) -> i64 {
     i64::from_be_bytes(*first)
 }
 
+/// A number for what identifies a table's life: the same on each server, and in each version.
+pub fn life_name(identity: &str) -> u64 {
+    channel_hash(identity.as_bytes()) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,6 +37,7 @@
 //!   as long as it takes, and say so in [`Status`].
 
 mod barrier;
+mod clock;
 mod cut;
 mod database;
 pub mod gaps;
@@ -94,7 +95,7 @@ pub struct Message {
 }
 
 /// Tells a row from others, for who has given back a position: see [`Resumed::has`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark(i64);
 
 /// What a source yields at a time.

@@ -78,6 +78,8 @@ pub struct Era {
     pub before: Vec<(u64, Arc<Ids>)>,
     /// See [`Position::time`].
     pub time: i64,
+    /// The table broke with a life of the same name then, by its clock: what was given before is of that.
+    pub broken_at: Option<i64>,
 }
 
 /// The longest word for a position. A position with more gaps than fit has none: who has

@@ -43,6 +43,8 @@ pub struct Tail {
     progress: Progress,
     barriers: Barriers<Cut>,
     era: Arc<Era>,
+    /// When the last look began, by the database's clock: seconds since 1970.
+    look_began: i64,
     marks_superseded: bool,
     status: StatusHandle,
     skipped: SkipLog,
@@ -66,6 +68,8 @@ impl Progress {
 
 const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// So many lives are remembered with which this one goes on.
+const LIVES_BEFORE: usize = 4;
 
 impl Tail {
     /// Starts at the end of the log: what is there already was for those who listened.
@@ -78,6 +82,7 @@ impl Tail {
         let waker = database.waker(own_writes.clone()).await?;
         let failed = |error| database.setup_error(error);
         let mut reader = database.reader().await.map_err(failed)?;
+        let time = reader.time();
         let start = reader.start().await.map_err(failed)?;
         let now = Instant::now();
         let gaps = Gaps::new(reader.evidence(), start, now);
@@ -85,6 +90,8 @@ impl Tail {
         let gaps = Arc::new(Mutex::new(gaps));
         Ok(Self {
             history: reader.history(),
+            era: Arc::new(Era { history: reader.life(), time, ..Era::default() }),
+            look_began: time,
             reader: Some(reader),
             waker,
             prefix: config.prefix.clone(),
@@ -96,7 +103,6 @@ impl Tail {
             strays_told: OnceAMinute::default(),
             barriers: Barriers::new(own_writes.clone()),
             progress: Progress { gaps, own_writes },
-            era: Arc::new(Era { history: Some(0), ..Era::default() }),
             marks_superseded: config.marks_superseded,
             status,
             skipped: SkipLog::new(now),
@@ -118,6 +124,7 @@ impl Tail {
         if !self.connect().await? {
             return Ok(Some(self.begin_anew().await?));
         }
+        self.look_began = self.reader.as_ref().expect("it was just opened").time();
         if let Some(batch) = self.look_again().await? {
             self.again = true;
             return Ok(Some(batch));
@@ -134,6 +141,10 @@ impl Tail {
         self.waker.looked(page.rows.len(), page.facts.as_ref());
         if page.last_value < request.above {
             return Ok(Some(self.begin_anew().await?));
+        }
+        if reader.life() != self.era.history {
+            // It had none before.
+            Arc::make_mut(&mut self.era).history = reader.life();
         }
 
         let Page { rows, full, last_value, facts } = page;
@@ -256,10 +267,35 @@ impl Tail {
             let mut reader = self.database.reader().await?;
             let follows = reader.follows(&self.history).await?;
             self.progress.gaps.lock().reconnected();
+            if follows {
+                self.go_on_with(reader.life());
+            }
             self.reader = Some(reader);
             return Ok(follows);
         }
         Ok(true)
+    }
+
+    /// The life that was followed goes on, perhaps by another name: all that was released is in it.
+    fn go_on_with(&mut self, life: Option<u64>) {
+        if life == self.era.history {
+            return;
+        }
+        let released = released(&self.progress.gaps.lock());
+        let era = Arc::make_mut(&mut self.era);
+        if let (Some(name), Some(_)) = (std::mem::replace(&mut era.history, life), life) {
+            era.before.push((name, Arc::new(released)));
+            era.before.drain(..era.before.len().saturating_sub(LIVES_BEFORE));
+        }
+    }
+
+    /// All that had been committed by then was found.
+    fn date(&mut self, time: i64) {
+        // What this life gives is told by its time from what another of its name gave before.
+        let time = self.era.broken_at.map_or(time, |at| time.max(at + 1));
+        if self.era.time != time {
+            Arc::make_mut(&mut self.era).time = time;
+        }
     }
 
     async fn disconnect(&mut self) {
@@ -277,8 +313,14 @@ impl Tail {
             reader.close().await;
         }
         let mut reader = self.database.reader().await?;
+        let time = reader.time();
         let start = reader.start().await?;
         self.history = reader.history();
+        let history = reader.life();
+        let had_its_name = history.is_some() && history == self.era.history;
+        let broken_at = had_its_name.then_some(time);
+        self.era = Arc::new(Era { history, broken_at, ..Era::default() });
+        self.date(time);
         *self.progress.gaps.lock() = Gaps::new(reader.evidence(), start, Instant::now());
         metrics().followed(&self.progress.gaps.lock());
         self.reader = Some(reader);
@@ -352,6 +394,8 @@ impl Source for Tail {
                 Ok(found) => {
                     if !self.again {
                         self.barriers.end_look();
+                        // What this look has found was given the time before: of that each message lacks the next.
+                        self.date(self.look_began);
                     }
                     if self.failures > 0 {
                         self.failures = 0;

@@ -203,7 +203,7 @@ test("the Python worker publishes some hundred messages of a job of many thousan
   });
 
   assert.equal(code, 0);
-  const rows = Number(await sqlite3(t, server.database, "SELECT count(*) FROM solid_cable_messages;"));
+  const rows = Number(await sqlite3(t, server.database, "SELECT count(*) FROM solid_cable_messages WHERE id > 0;"));
   assert.ok(rows >= 102 && rows < 250, `${rows}`);
 });
 

@@ -279,7 +279,7 @@ fn publish_sends_large_lines_in_requests_that_a_server_takes() {
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "200");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "200");
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn publish_refuses_a_line_that_is_too_long_whatever_it_holds() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("line 1 is longer"), "{}", stderr(&output));
     }
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "0");
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn publish_repeats_what_a_server_could_not_take() {
     let server = server.again();
 
     assert!(child.wait().unwrap().success());
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "1");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "1");
 }
 
 #[test]

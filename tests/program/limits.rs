@@ -387,5 +387,5 @@ fn more_publishes_than_may_wait_are_told_to_come_back() {
 
     let committed = statuses.iter().filter(|status| **status == 201).count();
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 6 - committed);
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), committed.to_string());
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), committed.to_string());
 }

@@ -2,11 +2,12 @@
 //! batches, barriers, reading back. The bus itself is run, on each database.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::bus::position::Ids;
-use tablecast::bus::{Batch, Bus, BusConfig, Database, DatabaseUrl, Migration, Source, Wake, sqlite};
+use tablecast::bus::{
+    Batch, Bus, BusConfig, Cut, Database, DatabaseUrl, Migration, Rejection, Replay, Replayed, Source, Wake,
+    sqlite,
+};
 use tablecast::stream::{Prefix, Stream};
 use tokio::time::timeout;
 
@@ -35,8 +36,8 @@ fn stream(name: &str) -> Stream {
 /// A server without its sockets.
 struct Follower {
     bus: Bus,
-    /// Payloads with the set that a client has with each.
-    got: Vec<(String, Ids)>,
+    /// Payloads with the word that a client has with each.
+    got: Vec<(String, String)>,
     superseded: BTreeSet<String>,
 }
 
@@ -52,30 +53,54 @@ impl Follower {
         while !self.got.iter().any(|(got, _)| got == payload) {
             let batch = timeout(PATIENCE, self.bus.tail.next()).await.expect("it comes");
             let Batch::Released(batch) = batch else { panic!("{batch:?}") };
+            let mut tokens = batch.tokens();
             for (index, message) in batch.messages.iter().enumerate() {
                 if message.superseded {
                     self.superseded.insert(message.payload.to_string());
                 }
-                self.got.push((message.payload.to_string(), batch.released_with(index)));
+                self.got.push((message.payload.to_string(), tokens.after(index).word.into()));
             }
         }
     }
 
-    /// Follows until a barrier that is asked for now has passed.
-    async fn barrier(&mut self) -> Ids {
+    /// Follows until a cut that is asked for now.
+    async fn cut(&mut self) -> Cut {
         let log = self.bus.log.clone();
-        let mut barrier = std::pin::pin!(timeout(PATIENCE, log.barrier()));
+        let mut cut = std::pin::pin!(timeout(PATIENCE, log.cut(|_| ())));
         loop {
             tokio::select! {
-                released = &mut barrier => return released.expect("it passes").unwrap(),
+                cut = &mut cut => return cut.expect("it comes").unwrap(),
                 batch = self.bus.tail.next() => drop(batch),
             }
         }
     }
 
-    fn position_after(&self, payload: &str) -> Ids {
+    /// What a client that comes with this word is given in these streams.
+    async fn missed(&mut self, streams: &[&str], word: &str) -> Result<Vec<Replayed>, Rejection> {
+        let cut = self.cut().await;
+        let from = cut.accept(word, None)?;
+        let streams = streams.iter().map(|name| stream(name)).collect();
+        all(self.bus.log.missed(streams, from, cut, 10_000).await?).await
+    }
+
+    fn word_after(&self, payload: &str) -> String {
         self.got.iter().find(|(got, _)| got == payload).unwrap().1.clone()
     }
+}
+
+async fn all(mut replay: Replay) -> Result<Vec<Replayed>, Rejection> {
+    let mut all = Vec::new();
+    loop {
+        let page = replay.page().await?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
+}
+
+fn payloads(replayed: &[Replayed]) -> Vec<&str> {
+    replayed.iter().map(|message| &*message.payload).collect()
 }
 
 fn insert(stream: &str, payload: &str) -> String {
@@ -94,24 +119,18 @@ async fn what_a_client_missed_is_what_another_server_gives_it(database: &support
     here.until("1").await;
 
     // The client leaves with what it has, and three more come, one of them late.
-    let position = here.position_after("1");
+    let word = here.word_after("1");
     also_late.commit();
     database.sql(&insert("a", "5"));
     database.sql(&insert("b", "6"));
 
-    let released = Arc::new(there.barrier().await);
-    let missed = there.bus.log.missed(&stream("a"), position, released.clone(), 100).await.unwrap();
-    let payloads: Vec<&str> = missed.messages.iter().map(|message| &*message.payload).collect();
-    assert_eq!(payloads, ["2", "5"]);
+    let missed = there.missed(&["a"], &word).await.unwrap();
+    assert_eq!(payloads(&missed), ["2", "5"]);
 
     // Halfway through it goes back to the first one.
-    let halfway = missed.position_after(0);
-    let released = Arc::new(here.barrier().await);
-    let rest = here.bus.log.missed(&stream("a"), halfway, released.clone(), 100).await.unwrap();
-    let payloads: Vec<&str> = rest.messages.iter().map(|message| &*message.payload).collect();
-    assert_eq!(payloads, ["5"]);
-    let end = here.bus.log.missed(&stream("a"), rest.position_after(0), released, 100).await.unwrap();
-    assert!(end.messages.is_empty());
+    let rest = here.missed(&["a"], &missed[0].token.word).await.unwrap();
+    assert_eq!(payloads(&rest), ["5"]);
+    assert_eq!(here.missed(&["a"], &rest[0].token.word).await.unwrap(), []);
 }
 
 async fn the_latest_are_those_that_were_released(database: &support::Database) {
@@ -122,18 +141,14 @@ async fn the_latest_are_those_that_were_released(database: &support::Database) {
     let open = database.begin(&insert("a", "5"));
     database.sql(&insert("b", "6"));
 
-    let released = Arc::new(server.barrier().await);
+    let cut = server.cut().await;
     open.commit();
-    let latest = server.bus.log.latest(&stream("a"), released.clone(), 3).await.unwrap();
-    let payloads: Vec<&str> = latest.messages.iter().map(|message| &*message.payload).collect();
-    assert_eq!(payloads, ["2", "3", "4"], "5 is still to be released");
-    let none = server.bus.log.latest(&stream("nobody"), released.clone(), 3).await.unwrap();
-    assert!(none.messages.is_empty());
+    let latest = server.bus.log.latest(&stream("a"), &cut, 3).await.unwrap();
+    assert_eq!(payloads(&latest), ["2", "3", "4"], "5 is still to be released");
+    assert_eq!(server.bus.log.latest(&stream("nobody"), &cut, 3).await.unwrap(), []);
 
-    let end = latest.position_after(2);
-    let released = Arc::new(server.barrier().await);
-    let missed = server.bus.log.missed(&stream("a"), end, released, 3).await.unwrap();
-    assert_eq!(missed.messages.len(), 1, "and comes next");
+    let missed = server.missed(&["a"], &latest[2].token.word).await.unwrap();
+    assert_eq!(payloads(&missed), ["5"], "and comes next");
 }
 
 async fn a_late_message_is_superseded_by_a_newer_one_of_its_stream(database: &support::Database) {
@@ -178,15 +193,13 @@ async fn a_client_of_sqlite_gets_what_it_missed() {
     let (mut here, mut there) = (Follower::start(&url).await, Follower::start(&url).await);
     support::sqlite3(&path, &insert("a", "1"));
     here.until("1").await;
-    let position = here.position_after("1");
+    let word = here.word_after("1");
     for (stream, payload) in [("a", "2"), ("b", "3"), ("a", "4")] {
         support::sqlite3(&path, &insert(stream, payload));
     }
 
-    let released = Arc::new(there.barrier().await);
-    let missed = there.bus.log.missed(&stream("a"), position, released.clone(), 100).await.unwrap();
-    let payloads: Vec<&str> = missed.messages.iter().map(|message| &*message.payload).collect();
-    assert_eq!(payloads, ["2", "4"]);
-    let latest = there.bus.log.latest(&stream("a"), released, 2).await.unwrap();
-    assert_eq!(latest.messages, missed.messages);
+    let missed = there.missed(&["a"], &word).await.unwrap();
+    assert_eq!(payloads(&missed), ["2", "4"]);
+    let cut = there.cut().await;
+    assert_eq!(payloads(&there.bus.log.latest(&stream("a"), &cut, 2).await.unwrap()), ["2", "4"]);
 }

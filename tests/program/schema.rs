@@ -45,12 +45,14 @@ fn tables_of_every_generation_of_rails_take_every_way_of_publishing() {
         assert_eq!(socket.message(&pubsub("room:1")), "1");
         assert_eq!(socket.message(&pubsub("room:1")), "2");
         assert_eq!(
-            server.sql("SELECT DISTINCT channel_hash, length(created_at), typeof(channel), typeof(payload) FROM solid_cable_messages"),
+            server.sql("SELECT DISTINCT channel_hash, length(created_at), typeof(channel), typeof(payload) FROM solid_cable_messages WHERE id > 0"),
             "4762459634708996067|26|blob|blob"
         );
         if table.contains("updated_at") {
             assert_eq!(
-                server.sql("SELECT count(*) FROM solid_cable_messages WHERE updated_at = created_at"),
+                server.sql(
+                    "SELECT count(*) FROM solid_cable_messages WHERE id > 0 AND updated_at = created_at"
+                ),
                 "2"
             );
         }
@@ -67,7 +69,7 @@ db = sqlite3.connect(sys.argv[1], timeout=10)
 names = ["é" * 30, "🦀:" * 100, "x"] + ["".join(random.choices("abc:é", k=k)) for k in (54, 55, 56, 63, 64, 65, 119, 120, 500)]
 db.executemany("INSERT INTO tablecast_publish (stream, data) VALUES (?, 1)", [(n,) for n in names * 2])
 db.commit()
-rows = db.execute("SELECT channel, channel_hash FROM solid_cable_messages").fetchall()
+rows = db.execute("SELECT channel, channel_hash FROM solid_cable_messages WHERE id > 0").fetchall()
 assert len(rows) == len(names) * 2
 for channel, found in rows:
     assert found == struct.unpack(">q", hashlib.sha256(channel).digest()[:8])[0], channel
@@ -91,7 +93,7 @@ fn what_is_added_outlives_rails_schema_load() {
 
     // The hash of "s", computed anew.
     assert_eq!(
-        server.sql("SELECT channel, payload, channel_hash FROM solid_cable_messages"),
+        server.sql("SELECT channel, payload, channel_hash FROM solid_cable_messages WHERE id > 0"),
         "s|2|304680751394550461"
     );
 }
@@ -144,7 +146,7 @@ fn uninstall_leaves_the_messages_alone() {
     let status = tablecast().args(["migrate", "--uninstall"]).current_dir(server.folder()).status().unwrap();
 
     assert!(status.success());
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "1");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "1");
     assert_eq!(server.sql("SELECT count(*) FROM sqlite_master WHERE name LIKE 'tablecast%'"), "0");
 }
 
@@ -214,7 +216,7 @@ fn another_table_can_be_named_but_publishing_by_sql_has_one() {
     socket.subscribe(&pubsub("s"));
     server.insert("s", "1");
     assert_eq!(socket.message(&pubsub("s")), "1");
-    assert_eq!(server.sql("SELECT count(*) FROM other_messages"), "1");
+    assert_eq!(server.sql("SELECT count(*) FROM other_messages WHERE id > 0"), "1");
 
     let output = tablecast().arg("migrate").current_dir(server.folder()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -143,7 +143,7 @@ fn a_lock_that_stays_is_a_503_and_leaves_nothing_behind() {
     assert!(answer.header("retry-after").is_some());
     assert!(started.elapsed() < Duration::from_secs(15));
     transaction.roll_back();
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "0");
     assert_eq!(server.publish(r#"{"stream":"s","data":1}"#).status, 201);
 }
 
@@ -175,7 +175,10 @@ fn a_full_disk_is_a_503_and_loses_nothing() {
         socket.message(&pubsub("s"));
     }
     assert_eq!(socket.message(&pubsub("s")), r#""room again""#);
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), (answered + 1).to_string());
+    assert_eq!(
+        server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"),
+        (answered + 1).to_string()
+    );
 }
 
 #[test]

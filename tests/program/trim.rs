@@ -28,7 +28,7 @@ fn counts(server: &Server) -> String {
     server.sql(
         "SELECT group_concat(prefix || age || n, ' ') FROM (
            SELECT substr(channel, 1, 2) AS prefix, CASE WHEN created_at < datetime('now', '-1 day') THEN ' old ' ELSE ' young ' END AS age, count(*) AS n
-           FROM solid_cable_messages GROUP BY 1, 2 ORDER BY 1, 2)",
+           FROM solid_cable_messages WHERE id > 0 GROUP BY 1, 2 ORDER BY 1, 2)",
     )
 }
 

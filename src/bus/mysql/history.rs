@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::Database;
 use super::connect::{Session, bare, code, text};
 use super::schema::timestamps;
+use crate::bus::hash::life_name;
 
 const SQL: &str = include_str!("../../../migrations/mysql/history.sql");
 
@@ -76,6 +77,11 @@ const SETTLED: Duration = Duration::from_secs(60);
 impl History {
     pub fn new(life: Option<String>, server: String) -> Self {
         Self { life, server, high: 0, seen: VecDeque::new(), looked_at: Instant::now() }
+    }
+
+    /// The same for all who read this life of the table, on whichever server that is.
+    pub fn name(&self) -> Option<u64> {
+        self.life.as_ref().map(|life| life_name(&format!("mysql {life}")))
     }
 
     /// All up to here had been passed.

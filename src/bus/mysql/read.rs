@@ -12,6 +12,7 @@ use super::holes::Sieve;
 use super::list::Lists;
 use super::schema;
 use crate::bus::channel_hash;
+use crate::bus::clock::Clock;
 use crate::bus::gaps::{
     Evidence, FREE_RANGES, Facts, IdRange, MAX_STRAYS, Request, SETTLED, Start, Transaction,
 };
@@ -22,6 +23,8 @@ const TICK: &str = include_str!("../../../migrations/mysql/tick.sql");
 const ARM: &str = include_str!("../../../migrations/mysql/arm.sql");
 const LIST: &str = include_str!("../../../migrations/mysql/list.sql");
 const HOLES: &str = include_str!("../../../migrations/mysql/holes.sql");
+
+const CLOCK: &str = "SELECT TIMESTAMPDIFF(SECOND, '1970-01-01', UTC_TIMESTAMP())";
 
 /// So many ranges to an arm of the look's statement: MySQL's range_optimizer_max_mem_size makes a
 /// scan of about 36,000.
@@ -47,6 +50,7 @@ pub struct Reader {
     database: Database,
     statements: Statements,
     history: History,
+    clock: Clock,
     /// None without the PROCESS privilege.
     lists: Option<Lists>,
     /// The look under way lists transactions.
@@ -76,11 +80,14 @@ impl Reader {
             let schema = schema::inspect(&mut session, database).await?;
             let mark = Mark::read(&mut session, &database.0.table).await?;
             let history = History::new(mark.map(|mark| mark.history), session.server.identity());
+            let row = session.row(CLOCK).await?.ok_or(sqlx::Error::RowNotFound)?;
+            let clock = Clock::read(required(&row, 0)?);
             let now = Instant::now();
             Ok(Self {
                 statements: Statements::new(database),
                 database: database.clone(),
                 history,
+                clock,
                 lists: schema.lists.then(|| Lists::new(now)),
                 listing: false,
                 counter_read_at: now,
@@ -302,6 +309,10 @@ impl Reader {
 
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Whether this goes on with all that was read before.

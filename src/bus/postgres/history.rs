@@ -12,6 +12,8 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
 
+use crate::bus::hash::life_name;
+
 /// Which life of the table a reader has seen, and up to where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
@@ -64,7 +66,8 @@ impl History {
                ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4,
                (pg_current_wal_insert_lsn() - '0/0')::text,
                CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL
-                    THEN (pg_last_wal_replay_lsn() - '0/0')::text END
+                    THEN (pg_last_wal_replay_lsn() - '0/0')::text END,
+               extract(epoch FROM clock_timestamp())::int8
         FROM pg_control_system() AS s";
 
     pub fn read(row: &PgRow, table: Oid, filenode: Oid) -> Result<(Self, Past), sqlx::Error> {
@@ -79,6 +82,12 @@ impl History {
             unsettled: VecDeque::new(),
         };
         Ok((history, Past { promoted_at, log_end }))
+    }
+
+    /// The same for all who read this life of the table.
+    pub fn name(&self) -> Option<u64> {
+        let Self { system, timeline, table, filenode, .. } = self;
+        Some(life_name(&format!("postgresql {system} {timeline} {} {}", table.0, filenode.0)))
     }
 
     /// A look has shown `rows`, and then the log was inserted and flushed up to here.

@@ -12,6 +12,7 @@ use super::connect::Session;
 use super::history::{History, Past, Rows, lsn};
 use super::schema::{self, Table};
 use crate::bus::channel_hash;
+use crate::bus::clock::Clock;
 use crate::bus::gaps::{Evidence, Facts, IdRange, MAX_STRAYS, Request, Snapshot, Start, Transaction};
 use crate::bus::patience::in_time;
 use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
@@ -28,6 +29,7 @@ pub struct Reader {
     wake_sequence: Option<String>,
     history: History,
     past: Past,
+    clock: Clock,
 }
 
 /// For the pass over a table of hundreds of millions of rows.
@@ -57,6 +59,7 @@ impl Reader {
                 .persistent(!session.pooled)
                 .fetch_one(&mut session.connection)
                 .await?;
+            let clock = Clock::read(row.try_get(4)?);
             session.end_if_pooled().await?;
             let (history, past) = History::read(&row, table.oid, table.filenode)?;
             let tick = TICK
@@ -72,6 +75,7 @@ impl Reader {
                 max_payload_bytes: i32::try_from(database.0.max_payload_bytes).unwrap_or(i32::MAX),
                 history,
                 past,
+                clock,
                 session,
             })
         })
@@ -213,6 +217,10 @@ impl Reader {
 
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Whether this goes on with all that was read before.

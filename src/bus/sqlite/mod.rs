@@ -6,6 +6,7 @@
 //! hash that SQL can't compute ([`sha256`]), and a file that can be swapped beneath us.
 
 mod changes;
+mod history;
 mod read;
 mod replay;
 mod schema;
@@ -20,6 +21,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions};
 
 pub(super) use changes::Changes;
+pub(super) use history::History;
 pub(super) use read::Reader;
 pub(super) use replay::Replayer;
 pub use schema::SetupError;
@@ -63,7 +65,7 @@ struct Inner {
 
 /// Which file a path led to. Another one has another history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId(u64, u64);
+pub(in crate::bus) struct FileId(u64, u64);
 
 impl Database {
     pub fn new(location: Location, config: &BusConfig) -> Self {
@@ -119,7 +121,7 @@ impl Database {
 
     pub(super) async fn reader(&self) -> Result<Reader, sqlx::Error> {
         let (connection, file) = self.open_file().await?;
-        Ok(Reader::new(connection, self, file))
+        Reader::new(connection, self, file).await
     }
 
     pub(super) async fn replayer(&self) -> Result<Replayer, sqlx::Error> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{Database, result_code, sha256};
+use super::{Database, history, result_code, sha256};
 use crate::bus::channel_hash;
 use crate::bus::database::{DefaultPrefix, Schema};
 use crate::stream::Prefix;
@@ -126,7 +126,12 @@ pub(super) async fn plan(
         None => {
             let (DefaultPrefix::Initial(prefix) | DefaultPrefix::Set(prefix)) = default_prefix;
             let table = &database.0.table;
-            vec![MESSAGES.replace("{{table}}", table), HELPERS.into(), publish_script(table, false, prefix).1]
+            vec![
+                MESSAGES.replace("{{table}}", table),
+                HELPERS.into(),
+                publish_script(table, false, prefix).1,
+                history::script(table, false),
+            ]
         }
     };
     Ok(scripts.join("\n"))
@@ -138,7 +143,10 @@ pub(super) async fn uninstall(
 ) -> Result<(), SetupError> {
     let views = VIEWS.map(|view| format!("DROP VIEW IF EXISTS {view};"));
     let tables = HELPER_TABLES.map(|table| format!("DROP TABLE IF EXISTS {table};"));
-    let script = format!("BEGIN IMMEDIATE;{}{}COMMIT;", views.concat(), tables.concat());
+    let there = definition(connection, database).await?.is_some();
+    let mark = format!(r#"DELETE FROM "{}" WHERE id = -1;"#, database.0.table);
+    let mark = if there { mark.as_str() } else { "" };
+    let script = format!("BEGIN IMMEDIATE;{}{}{mark}COMMIT;", views.concat(), tables.concat());
     let result = sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await;
     result.map(drop).map_err(|error| SetupError::from_sqlx(error, database.path()))
 }
@@ -203,11 +211,14 @@ async fn missing(
 
     let table = database.0.table.as_str();
     let mut scripts = Vec::new();
-    let has_updated_at = match definition(connection, database).await? {
-        Some(_) => inspect(connection, database).await?.has_updated_at,
+    let (has_updated_at, has_mark) = match definition(connection, database).await? {
+        Some(_) => {
+            let has_updated_at = inspect(connection, database).await?.has_updated_at;
+            (has_updated_at, history::read(connection, table).await.map_err(failed)?.is_some())
+        }
         None => {
             scripts.push(MESSAGES.replace("{{table}}", table));
-            false
+            (false, false)
         }
     };
 
@@ -239,6 +250,9 @@ async fn missing(
         // A view's triggers go with it.
         scripts.extend(VIEWS.map(|view| format!("DROP VIEW IF EXISTS {view};\n")));
         scripts.push(script);
+    }
+    if !has_mark {
+        scripts.push(history::script(table, has_updated_at));
     }
     Ok(scripts)
 }

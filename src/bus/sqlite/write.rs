@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::schema::{self, timestamps};
-use super::{Database, FileId};
+use super::{Database, FileId, history};
 use crate::bus::group::{self, Answered, NewRow, Transaction};
 use crate::bus::position::Ids;
 use crate::bus::request::{IdempotencyKey, Outcome, Request};
@@ -19,6 +19,7 @@ pub struct Writer {
     connection: SqliteConnection,
     database: Database,
     file: FileId,
+    has_updated_at: bool,
     /// INSERTs of up to 1, 2, 4, … rows.
     inserts: Vec<(usize, Arc<str>)>,
     /// Where the next trim goes on, by time and id: what lies before it is another's.
@@ -35,6 +36,7 @@ impl Writer {
         let schema = schema::inspect(&mut connection, database)
             .await
             .map_err(|error| sqlx::Error::Configuration(error.into()))?;
+        history::keep(&mut connection, &database.0.table, schema.has_updated_at).await?;
         let inserts = std::iter::successors(Some(1), |rows| (rows * 2 <= MAX_ROWS).then(|| rows * 2))
             .map(|rows| (rows, insert(&database.0.table, rows, schema.has_updated_at)))
             .collect();
@@ -42,6 +44,7 @@ impl Writer {
             connection,
             database: database.clone(),
             file,
+            has_updated_at: schema.has_updated_at,
             inserts,
             trimmed_to: Default::default(),
             hashes_trimmed_to: Vec::new(),
@@ -124,7 +127,9 @@ impl Writer {
         self.trimmed_to = Default::default();
     }
 
+    /// Also puts the history's row back where the table was made anew.
     pub async fn trim_helpers(&mut self, batch: u32) -> Result<bool, sqlx::Error> {
+        history::keep(&mut self.connection, &self.database.0.table, self.has_updated_at).await?;
         Ok(self.trim_keys(batch).await? || self.trim_hashes(batch).await?)
     }
 
