@@ -47,6 +47,11 @@ impl Cut {
         Token::new(&self.era, &self.released)
     }
 
+    /// Whether [`Self::token`] can be gone on from.
+    pub fn has_position(&self) -> bool {
+        *self.token().word != *NO_POSITION
+    }
+
     /// Whether a client can go on from this word, which may be anything. `window` is how old a position may
     /// be; none: of any age.
     pub fn accept(&self, word: &str, window: Option<Duration>) -> Result<Resumed, Rejection> {

@@ -86,13 +86,13 @@ impl Log {
     }
 
     /// What these streams have up to the cut that a client hasn't which goes on from there; an error if that is
-    /// more than `max` messages.
+    /// more than `max` messages; without it they aren't counted.
     pub async fn missed(
         &self,
         streams: Vec<Stream>,
         from: Resumed,
         cut: Cut,
-        max: usize,
+        max: Option<usize>,
     ) -> Result<Replay, Rejection> {
         let _ = max;
         Ok(Replay { log: self.clone(), cut, streams, before: from.0, done: false })
@@ -110,7 +110,7 @@ impl Log {
     ) -> Result<Replay, Rejection> {
         let _ = (since, at_least);
         let from = Resumed(Ids::clone(&cut.released));
-        self.missed(streams, from, cut, max).await
+        self.missed(streams, from, cut, Some(max)).await
     }
 
     /// The last `count` messages of a stream up to the cut, oldest first.

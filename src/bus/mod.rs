@@ -59,6 +59,7 @@ mod simulation;
 pub mod sqlite;
 mod status;
 mod tail;
+mod together;
 mod trim;
 mod url;
 
@@ -77,6 +78,7 @@ pub use publish::{Answer, PublishError, Publisher};
 pub use request::{IdempotencyKey, Outgoing};
 pub use status::{Status, StatusHandle};
 pub use tail::Tail;
+pub use together::Together;
 pub use url::{DatabaseUrl, UrlError};
 
 use self::position::{Era, Ids, Steps, Walk};
@@ -95,7 +97,7 @@ pub struct Message {
 }
 
 /// Tells a row from others, for who has given back a position: see [`Resumed::has`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(i64);
 
 /// What a source yields at a time.

@@ -267,7 +267,7 @@ impl Walk<'_> {
 }
 
 /// `wanted` less `taken`. All ascend and are apart.
-fn without(wanted: Vec<IdRange>, taken: &[IdRange]) -> Vec<IdRange> {
+pub(super) fn without(wanted: Vec<IdRange>, taken: &[IdRange]) -> Vec<IdRange> {
     let mut rest = Vec::with_capacity(wanted.len());
     let mut from = 0;
     for mut range in wanted {
@@ -298,7 +298,7 @@ fn both(range: IdRange, others: &[IdRange]) -> impl Iterator<Item = IdRange> {
 }
 
 /// Makes one of two that touch.
-fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
+pub(super) fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
     let mut all: Vec<IdRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match all.last_mut() {

@@ -179,7 +179,9 @@ impl Config {
                 let good = text.starts_with('/')
                     && text.len() > 1
                     && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#{}*:".contains(&b));
-                let taken = ["/events", "/health", "/ready", "/broadcast", "/disconnect"].contains(&text);
+                let taken =
+                    ["/events", "/position", "/history", "/health", "/ready", "/broadcast", "/disconnect"]
+                        .contains(&text);
                 if good && !taken {
                     Ok(text.to_owned())
                 } else {

@@ -6,9 +6,10 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use slab::Slab;
 use tablecast_protocol::{DisconnectReason, Frame};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::hub::{Closing, Hub, Of, Offered, Outbox};
+use crate::bus::Log;
+use crate::hub::{Closing, Hub, Manner, Of, Offered, Outbox};
 use crate::identity::Who;
 use crate::identity::lookup::{Key, OpenSession, Row};
 use crate::telemetry::metrics;
@@ -26,11 +27,14 @@ pub struct Connections {
 
 struct Entry {
     outbox: Arc<Outbox>,
+    manner: Manner,
     who: Who,
 }
 
 /// Rails' heartbeat. A client takes six seconds of silence for a dead connection.
 const BEAT: Duration = Duration::from_secs(3);
+/// How long a client of an event stream waits before it comes back.
+const RETRY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 
 /// While draining, clients are told no faster than this, so that the servers that they
@@ -54,6 +58,7 @@ impl Connections {
     pub(super) fn enter(
         self: &Arc<Self>,
         outbox: &Arc<Outbox>,
+        manner: Manner,
         who: &Who,
         max_per_name: Option<usize>,
     ) -> Option<Live> {
@@ -69,33 +74,49 @@ impl Connections {
             }
         };
         // Before it is pinged, and after it can be ended: it is told of nothing else first.
-        outbox.push(Frame::welcome(), Of::Connection);
+        let welcome = match manner {
+            Manner::Cable | Manner::Extended => Frame::welcome(),
+            Manner::EventStream => Frame::retry(RETRY.as_millis() as u64),
+        };
+        outbox.push(welcome, Of::Connection);
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let key = self.slots[slot].lock().insert(Entry { outbox: outbox.clone(), who: who.clone() });
+        let key = self.slots[slot].lock().insert(Entry { outbox: outbox.clone(), manner, who: who.clone() });
         metrics().connections.increment(1);
         Some(Live { connections: self.clone(), slot, key, name })
     }
 
     /// Pings each connection once a beat, for ever, and ends those whose sockets have taken nothing
     /// for `write_timeout`, and those whose identity has come to its end.
-    pub async fn beat(self: Arc<Self>, hub: Arc<Hub>, write_timeout: Duration) {
+    ///
+    /// Clients of event streams have it in each fifth beat, and where they stand with it: so a client that hears
+    /// of nothing for days has a position that isn't as old.
+    pub async fn beat(self: Arc<Self>, hub: Arc<Hub>, log: Log, write_timeout: Duration) {
         let mut to_hand_over = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for slot in self.slots.iter().cycle() {
+        for (tick, slot) in self.slots.iter().cycle().enumerate() {
             ticks.tick().await;
+            let is_fifth = tick / self.slots.len() % 5 == 4;
+            let mut event_streams = Vec::new();
             let now = SystemTime::now();
             let ping = Frame::ping(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-            for (_, Entry { outbox, who }) in slot.lock().iter() {
+            for (_, Entry { outbox, manner, who }) in slot.lock().iter() {
                 if outbox.is_stalled(write_timeout) {
                     outbox.close(Closing::Stalled);
                 } else if has_expired(who, now) {
                     outbox.close(Closing::Disconnect(DisconnectReason::TokenExpired));
+                } else if *manner == Manner::EventStream {
+                    if is_fifth {
+                        event_streams.push(outbox.clone());
+                    }
                 } else if let Offered::ToHandOver { .. } = outbox.offer_ping(&ping) {
                     to_hand_over.push(outbox.clone());
                 }
             }
             hub.writers.hand_over(&mut to_hand_over);
+            if !event_streams.is_empty() {
+                tokio::spawn(tell_positions(event_streams, hub.clone(), log.clone()));
+            }
         }
     }
 
@@ -160,6 +181,29 @@ impl Connections {
         slots
             .flat_map(|slot| slot.lock().iter().map(|(_, entry)| entry.outbox.clone()).collect::<Vec<_>>())
             .collect()
+    }
+}
+
+/// In the moment of a cut, since a position is that of all that was queued before it and of nothing else.
+async fn tell_positions(outboxes: Vec<Arc<Outbox>>, hub: Arc<Hub>, log: Log) {
+    let offer_to_all = |outboxes: &[Arc<Outbox>], hub: &Hub, frame: &Frame| {
+        let is_to_hand_over =
+            |outbox: &&Arc<Outbox>| matches!(outbox.offer_ping(frame), Offered::ToHandOver { .. });
+        hub.writers.hand_over(&mut outboxes.iter().filter(is_to_hand_over).cloned().collect());
+    };
+    let told = {
+        let (outboxes, hub) = (outboxes.clone(), hub.clone());
+        log.cut(move |cut| {
+            // One whose messages are held stands somewhere else.
+            let (held, free): (Vec<_>, Vec<_>) = outboxes.into_iter().partition(|outbox| outbox.holds());
+            let position = cut.has_position().then(|| Frame::position(&cut.token().word));
+            offer_to_all(&free, &hub, &position.unwrap_or_else(Frame::comment));
+            offer_to_all(&held, &hub, &Frame::comment());
+        })
+    };
+    // The database may be away: then the line is shown to be up, and no more.
+    if timeout(BEAT, told).await.is_err() {
+        offer_to_all(&outboxes, &hub, &Frame::comment());
     }
 }
 

@@ -14,6 +14,7 @@
 //! queued. What was queued goes out, then the Close, and the client has [`CLOSE_TIMEOUT`] to
 //! answer it. Rails waits for that for ever; a client that is gone would hold its socket.
 
+mod events;
 mod live;
 mod reader;
 mod replay;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use tablecast_protocol::{DisconnectReason, Frame, Offer};
 use tokio::time::timeout;
 
+pub use events::EventStream;
 pub use live::Connections;
 pub use replay::History;
 
@@ -88,14 +90,16 @@ pub async fn serve(
     let manner = if agreed.offer.is_extended() { Manner::Extended } else { Manner::Cable };
     let outbox = Arc::new(Outbox::new(socket, manner, context.limits.send_buffer_bytes));
     let (who, _live) = match who {
-        Ok(who) => match context.connections.enter(&outbox, &who, context.limits.max_connections_per_user) {
-            Some(live) => (who, Some(live)),
-            None => {
-                metrics().refused("max_connections_per_user");
-                outbox.close(Closing::Disconnect(DisconnectReason::TooManyConnections));
-                (None, None)
+        Ok(who) => {
+            match context.connections.enter(&outbox, manner, &who, context.limits.max_connections_per_user) {
+                Some(live) => (who, Some(live)),
+                None => {
+                    metrics().refused("max_connections_per_user");
+                    outbox.close(Closing::Disconnect(DisconnectReason::TooManyConnections));
+                    (None, None)
+                }
             }
-        },
+        }
         Err(unidentified) => {
             outbox.close(Closing::Disconnect(unidentified.reason()));
             (None, None)

@@ -168,7 +168,7 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
                     answer: Some(Answer::Confirm),
                 }));
             }
-            log.missed(streams, resumed, cut, *max_messages).await?
+            log.missed(streams, resumed, cut, Some(*max_messages)).await?
         }
         From::Since(since) => {
             let at_least = request.past.map_or(0, Past::count);

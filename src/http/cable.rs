@@ -53,7 +53,7 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     }
     let place = match app.clients.shake_hands(socket.peer, headers) {
         Ok(place) => place,
-        Err(refusal) => return refused(refusal),
+        Err(refusal) => return too_many(refusal).into_response(),
     };
 
     let accept = derive_accept_key(key.as_bytes());
@@ -92,14 +92,15 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     response
 }
 
-fn refused(refusal: Refusal) -> Response {
+/// Too many come, or come too often.
+pub fn too_many(refusal: Refusal) -> Problem {
     metrics().refused(refusal.name());
-    tracing::debug!(%refusal, "a handshake was refused");
+    tracing::debug!(%refusal, "a client was refused");
     let status = match refusal {
         Refusal::Connections | Refusal::AddressRate => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Rate => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Problem::new(status, refusal.to_string()).retry_after(1).into_response()
+    Problem::new(status, refusal.to_string()).retry_after(1)
 }
 
 /// The connection needs the socket itself, not what hyper has wrapped it into.

@@ -1,13 +1,17 @@
 //! The two listeners, and what each path of theirs answers.
 //!
-//! The public one is for browsers: the WebSocket, health. The internal one is for workers and
+//! The public one is for browsers: the WebSocket, event streams, health. The internal one is for workers and
 //! operators: publishing, metrics. Both look at a request's size and its Host header first, so that
 //! no page elsewhere reaches a loopback address by a name of its own (DNS rebinding).
 
+mod asked;
 mod broadcast;
 mod cable;
 mod clients;
+mod cors;
 mod disconnect;
+mod events;
+mod history;
 mod hosts;
 mod keys;
 mod listener;
@@ -39,6 +43,7 @@ use crate::connection::Context;
 use crate::identity::Identification;
 use crate::stream::Prefix;
 use crate::telemetry::metrics;
+use history::Asker;
 use listener::Accepted;
 use problem::Problem;
 
@@ -90,7 +95,11 @@ impl App {
 
 /// The public listener's routes. `pages` are more of them, such as the demo's.
 pub fn public(app: &Arc<App>, pages: Router<Arc<App>>, is_loopback: bool) -> Router {
-    let mut routes = pages.route(&app.path, any(cable::upgrade));
+    let mut routes = pages
+        .route(&app.path, any(cable::upgrade))
+        .route("/events", any(events::events))
+        .route("/position", history::position(Asker::Page))
+        .route("/history", history::history(Asker::Page));
     if app.public_publish {
         routes = writing(routes);
     }
@@ -99,7 +108,10 @@ pub fn public(app: &Arc<App>, pages: Router<Arc<App>>, is_loopback: bool) -> Rou
 
 /// The internal listener's routes.
 pub fn internal(app: &Arc<App>, is_loopback: bool) -> Router {
-    let routes = writing(Router::new()).route("/metrics", get(render_metrics));
+    let routes = writing(Router::new())
+        .route("/position", history::position(Asker::Worker))
+        .route("/history", history::history(Asker::Worker))
+        .route("/metrics", get(render_metrics));
     finish(routes, app, Listener { is_public: false, is_loopback })
 }
 

@@ -73,7 +73,7 @@ async fn write(app: &App, request: Request, parse: Parse) -> Result<String, Prob
 }
 
 /// What the request's key opens.
-fn authorize<'a>(app: &'a App, headers: &HeaderMap) -> Result<&'a Scope, Problem> {
+pub fn authorize<'a>(app: &'a App, headers: &HeaderMap) -> Result<&'a Scope, Problem> {
     if app.publish_keys.is_empty() {
         return Ok(&Scope::Everything);
     }

@@ -148,6 +148,11 @@ impl Outbox {
         self.state.lock().queue.hold();
     }
 
+    /// Whether anything holds it.
+    pub fn holds(&self) -> bool {
+        self.state.lock().queue.holds()
+    }
+
     /// Ends one hold.
     pub fn release(&self) {
         self.change(|state| {

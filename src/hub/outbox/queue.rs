@@ -158,6 +158,10 @@ impl Queue {
         self.holds += 1;
     }
 
+    pub fn holds(&self) -> bool {
+        self.holds > 0
+    }
+
     /// Ends one hold. With the last one what was held follows what has been queued meanwhile.
     pub fn release(&mut self) {
         self.holds = self.holds.saturating_sub(1);

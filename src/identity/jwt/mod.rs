@@ -22,7 +22,7 @@ pub use error::TokenError;
 pub use jsonwebtoken::Algorithm;
 pub use jwks::{Jwks, JwksError, Source};
 pub use key::{Key, KeyError, KeyKind};
-pub use token::find;
+pub use token::{PARAMETERS, find};
 pub use verifier::{MAX_TOKEN_BYTES, Verified, Verifier};
 
 /// How tokens are judged.

@@ -7,7 +7,7 @@ const JID: HeaderName = HeaderName::from_static("x-jid");
 const BEARER: &str = "bearer";
 /// An entry of `Sec-WebSocket-Protocol` in which AnyCable's client carries its token.
 const SUBPROTOCOL: &str = "anycable-token.";
-const PARAMETERS: [&str; 2] = ["jid", "token"];
+pub const PARAMETERS: [&str; 2] = ["jid", "token"];
 
 /// What a header that isn't text is read as: a token that is refused, rather than none.
 const NOT_TEXT: &str = "\u{fffd}";

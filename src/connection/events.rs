@@ -1,0 +1,211 @@
+//! One client of an event stream (Server-Sent Events): the same hub, outbox and limits, and another wire.
+//!
+//! The response's body is read from a pipe that the outbox writes into as it would into a socket: a client that
+//! reads slowly fills the pipe, then the outbox, and is asked to come back where its streams don't conflate.
+//!
+//! A client of several streams has one position for all of them. So nothing is put out of order between them:
+//! what is published is held from the beginning until what was missed, of all of them, has been given.
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use parking_lot::Mutex;
+use tablecast_protocol::{At, Frame, MessageHead};
+use tokio::io::{DuplexStream, ReadBuf};
+
+use super::Context;
+use super::live::Live;
+use crate::bus::{Cut, Rejection, Replayed};
+use crate::channels::Target;
+use crate::hub::{
+    Closing, Dialect, Encoding, Format, Manner, Of, Outbox, Subscriber, Subscription, SubscriptionId,
+};
+use crate::identity::Who;
+use crate::stream::Stream;
+use crate::telemetry::metrics;
+
+/// A client's subscriptions.
+pub struct EventStream {
+    context: Arc<Context>,
+    outbox: Arc<Outbox>,
+    targets: Vec<Target>,
+    subscriptions: Vec<Subscription>,
+    /// The last position that the client has seen, by its own word.
+    last_event_id: Option<String>,
+    _live: Live,
+}
+
+/// What fits into the pipe: little, since what waits is counted in the outbox.
+const PIPE_BYTES: usize = 16 << 10;
+const DIALECT: Dialect = Dialect { format: Format::EventStream, encoding: Encoding::Plain };
+
+impl EventStream {
+    /// Enters a client, and gives what its response is read from. None where its name has as many connections
+    /// as it may.
+    pub fn enter(
+        context: &Arc<Context>,
+        who: &Who,
+        targets: Vec<Target>,
+        last_event_id: Option<String>,
+    ) -> Option<(Self, DuplexStream)> {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let limits = &context.limits;
+        let outbox = Outbox::new(Mutex::new(ours), Manner::EventStream, limits.send_buffer_bytes);
+        let outbox = Arc::new(outbox);
+        let live =
+            context.connections.enter(&outbox, Manner::EventStream, who, limits.max_connections_per_user)?;
+        // Two identifiers may lead to one stream, whose messages don't come twice.
+        let mut seen = HashSet::new();
+        let targets = targets.into_iter().filter(|target| seen.insert(target.stream.clone())).collect();
+        let (context, subscriptions) = (context.clone(), Vec::new());
+        Some((Self { context, outbox, targets, subscriptions, last_event_id, _live: live }, theirs))
+    }
+
+    /// Serves the client until it, or the server, has had enough.
+    pub async fn serve(mut self) {
+        self.outbox.hold();
+        self.subscribe();
+        let mut is_given = false;
+        let outbox = self.outbox.clone();
+        let mut giving = std::pin::pin!(self.give_past());
+        let reason = loop {
+            tokio::select! {
+                biased;
+                closing = poll_fn(|cx| outbox.poll_closing(cx)) => break match closing {
+                    Closing::Stalled => "write_timeout",
+                    _ => "disconnected",
+                },
+                flushed = poll_fn(|cx| outbox.poll_flush(cx)) => {
+                    debug_assert!(flushed.is_err(), "it was closed, which is looked at first");
+                    break "gone";
+                }
+                () = poll_fn(|cx| poll_gone(&outbox, cx)) => break "gone",
+                given = &mut giving, if !is_given => match given {
+                    Ok(()) => is_given = true,
+                    // The client keeps its position, and comes back with it.
+                    Err(reason) => {
+                        tracing::debug!(%reason, "an event stream can't be given what it missed");
+                        break "history_unavailable";
+                    }
+                },
+            }
+        };
+        metrics().closed(reason);
+        // The response ends, or waits no longer for who doesn't read it.
+        outbox.close(Closing::Client);
+        let _ = tokio::time::timeout(super::CLOSE_TIMEOUT, async {
+            poll_fn(|cx| outbox.poll_flush(cx)).await?;
+            poll_fn(|cx| outbox.socket().poll_shutdown(cx)).await
+        })
+        .await;
+    }
+
+    fn subscribe(&mut self) {
+        for (number, target) in (0..).zip(&self.targets) {
+            let id = SubscriptionId(number);
+            let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
+            // Its messages don't say what they belong to, and are the same for all.
+            let identifier = Arc::from("");
+            let subscriber =
+                Subscriber { identifier: &identifier, of, dialect: DIALECT, outbox: &self.outbox };
+            self.subscriptions.push(self.context.hub.subscribe(&target.stream, subscriber, None, None));
+        }
+    }
+
+    /// What the client missed, or what a newcomer is given; then what was published meanwhile.
+    async fn give_past(&self) -> Result<(), Rejection> {
+        let history = &self.context.history;
+        let forgets = {
+            let (outbox, count) = (self.outbox.clone(), self.targets.len() as u32);
+            // What is held by then is in the cut, and so in what is read.
+            move |_: &Cut| (0..count).for_each(|id| outbox.forget_held(SubscriptionId(id)))
+        };
+        let cut = history.log.cut(forgets).await?;
+        let rejection = match &self.last_event_id {
+            None => None,
+            Some(word) => match self.give_missed(word, &cut).await {
+                Ok(()) => None,
+                Err(away @ (Rejection::Away(_) | Rejection::ShuttingDown)) => return Err(away),
+                Err(rejection) => Some(rejection),
+            },
+        };
+        if let Some(rejection) = &rejection {
+            metrics().not_resumed(rejection.name());
+            tracing::debug!(%rejection, "a client can't go on from where it was");
+        } else if self.last_event_id.is_some() {
+            metrics().resumed.increment(1);
+        }
+        if self.last_event_id.is_none() || rejection.is_some() {
+            self.give_latest(&cut, rejection).await?;
+        }
+        // Also where there was nothing: who has a position can come back with it.
+        self.outbox.push(Frame::position(&cut.token().word), Of::Connection);
+        self.outbox.release();
+        Ok(())
+    }
+
+    async fn give_missed(&self, word: &str, cut: &Cut) -> Result<(), Rejection> {
+        let history = &self.context.history;
+        let resumed = cut.accept(word, history.window)?;
+        let (states, events): (Vec<&Target>, Vec<&Target>) =
+            self.targets.iter().partition(|target| target.is_state);
+        let streams =
+            |targets: Vec<&Target>| targets.into_iter().map(|target| target.stream.clone()).collect();
+        let (events, states) = (streams(events), streams(states));
+        let mut missed =
+            history.log.missed_together(events, states, resumed, cut, history.max_messages).await?;
+        loop {
+            let page = missed.page().await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            metrics().replayed_messages.increment(page.len() as u64);
+            self.give(&page).await;
+        }
+    }
+
+    async fn give_latest(&self, cut: &Cut, rejection: Option<Rejection>) -> Result<(), Rejection> {
+        let count = |target: &Target| if target.is_state { 1 } else { target.replay };
+        let streams: Vec<(Stream, usize)> = self
+            .targets
+            .iter()
+            .map(|target| (target.stream.clone(), count(target)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let (before, latest) = self.context.history.log.latest_together(&streams, cut).await?;
+        if let Some(rejection) = rejection {
+            let data = format!(r#"{{"reason":"{}"}}"#, rejection.name());
+            self.outbox.push(Frame::event("reset", &data, Some(&before.word)), Of::Connection);
+        }
+        self.give(&latest).await;
+        Ok(())
+    }
+
+    /// As fast as the client takes it.
+    async fn give(&self, messages: &[Replayed]) {
+        for Replayed { payload, token, .. } in messages {
+            poll_fn(|cx| self.outbox.poll_room(cx)).await;
+            let at = Some(At { epoch: &token.word, offset: token.offset });
+            let frame = Frame::messages_at(&MessageHead::EventStream, [(&**payload, at)]);
+            self.outbox.push(frame, Of::Connection);
+        }
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        for subscription in self.subscriptions.drain(..) {
+            self.context.hub.unsubscribe(subscription);
+        }
+    }
+}
+
+/// Resolves once nobody reads the response any more.
+fn poll_gone(outbox: &Outbox, cx: &mut Task<'_>) -> Poll<()> {
+    // Nobody writes into the other end: it has something to read when it is gone.
+    let mut byte = [MaybeUninit::uninit()];
+    outbox.socket().poll_read(cx, &mut ReadBuf::uninit(&mut byte)).map(|_| ())
+}

@@ -1,0 +1,238 @@
+//! `GET /position` and `GET /history`: for pages that are made on a server, and for scripts.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::time::{Duration, timeout};
+
+use super::asked::{self, Asked};
+use super::keys::Scope;
+use super::listener::Accepted;
+use super::problem::Problem;
+use super::write::authorize;
+use super::{App, cable, cors};
+use crate::bus::{Cut, Rejection, Replayed};
+use crate::identity::{Unidentified, Who, jwt};
+use crate::telemetry::metrics;
+
+/// A stream's past, a page of it.
+#[derive(Serialize)]
+struct Page<'a> {
+    messages: Vec<Entry>,
+    /// Where to go on from: for the next page, or for what comes.
+    position: &'a str,
+    /// Whether there is more up to now.
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    data: Box<RawValue>,
+    position: Box<str>,
+}
+
+/// Of a page, unless it is asked for fewer; and no more than the most.
+const LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+/// Of its messages together, about.
+const PAGE_BYTES: usize = 4 << 20;
+/// How long an answer waits for a database that is away.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Asker {
+    /// A page: it may read what it may listen to.
+    Page,
+    /// A worker, or an operator: with the key that would publish, where there is one.
+    Worker,
+}
+
+/// Where the table is now: `{"position":"…"}`. Who reads a page's state after it, and then listens from it, misses
+/// nothing.
+pub fn position(asker: Asker) -> MethodRouter<Arc<App>> {
+    any(move |State(app): State<Arc<App>>, request: Request| async move {
+        answer(&app, request, asker, |app, parts, _| Box::pin(read_position(app, parts))).await
+    })
+}
+
+/// Messages of one stream, oldest first: those after `from`, or without it the last ones.
+pub fn history(asker: Asker) -> MethodRouter<Arc<App>> {
+    any(move |State(app): State<Arc<App>>, request: Request| async move {
+        answer(&app, request, asker, |app, parts, who| Box::pin(read_history(app, parts, who))).await
+    })
+}
+
+/// Whom a request comes from.
+enum Reader<'a> {
+    Page(Who),
+    Worker(&'a Scope),
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<String, Problem>> + Send + 'a>>;
+
+async fn answer(
+    app: &Arc<App>,
+    request: Request,
+    asker: Asker,
+    read: for<'a> fn(&'a App, &'a Parts, Reader<'a>) -> Answer<'a>,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let allowed = match asker {
+        Asker::Worker => None,
+        Asker::Page => {
+            let socket = parts.extensions.get::<Arc<Accepted>>().expect("the listener says where from");
+            match cors::allow(app, socket, &parts.headers) {
+                Ok(allowed) => Some(allowed),
+                Err(problem) => return problem.into_response(),
+            }
+        }
+    };
+    let response = match parts.method {
+        Method::OPTIONS if allowed.is_some() => StatusCode::NO_CONTENT.into_response(),
+        Method::GET => {
+            let answer = async {
+                let reader = reader(app, &parts, asker).await?;
+                read(app, &parts, reader).await
+            };
+            match answer.await {
+                Ok(body) => {
+                    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+                }
+                Err(problem) => problem.into_response(),
+            }
+        }
+        _ => Problem::new(StatusCode::METHOD_NOT_ALLOWED, "ask with GET").allow("GET").into_response(),
+    };
+    match allowed {
+        Some(allowed) => allowed.mark(response),
+        None => response,
+    }
+}
+
+async fn reader<'a>(app: &'a App, parts: &Parts, asker: Asker) -> Result<Reader<'a>, Problem> {
+    if let Asker::Worker = asker {
+        return Ok(Reader::Worker(authorize(app, &parts.headers)?));
+    }
+    let socket = parts.extensions.get::<Arc<Accepted>>().expect("the listener says where from");
+    let _place = app.clients.shake_hands(socket.peer, &parts.headers).map_err(cable::too_many)?;
+    match app.identification.identify(parts.uri.query(), &parts.headers).await {
+        Ok(who) => Ok(Reader::Page(who)),
+        Err(unidentified @ Unidentified::Unavailable) => {
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, unidentified.to_string()).retry_after(1))
+        }
+        Err(unidentified) => {
+            Err(Problem::new(StatusCode::UNAUTHORIZED, unidentified.to_string()).authenticate("Bearer"))
+        }
+    }
+}
+
+async fn read_position(app: &App, parts: &Parts) -> Result<String, Problem> {
+    let rest = asked::read(parts.uri.query().unwrap_or_default())?.rest;
+    rest.nothing_else(&jwt::PARAMETERS)?;
+    Ok(json!({ "position": cut(app).await?.token().word }).to_string())
+}
+
+async fn read_history(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<String, Problem> {
+    let Asked { subjects, mut rest } = asked::read(parts.uri.query().unwrap_or_default())?;
+    let from = rest.take(&["from"])?;
+    let limit = match rest.take(&["limit"])? {
+        None => LIMIT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            .ok_or_else(|| bad(format!("limit is a number from 1 to {MAX_LIMIT}")))?,
+    };
+    rest.nothing_else(&jwt::PARAMETERS)?;
+    let stream = match reader {
+        Reader::Page(who) => one(subjects.resolve(app, who.as_deref())?)?.stream,
+        Reader::Worker(scope) => {
+            let name = one(subjects.names())?;
+            let name = name.ok_or_else(|| bad("a worker names a stream (?stream=progress:42)"))?;
+            let stream = app.prefix.stream(&name).map_err(|error| bad(error.to_string()))?;
+            if !scope.publishing(stream.as_str()) {
+                metrics().refused("publish_key_scope");
+                let detail = format!("the key doesn't open the stream {stream}");
+                return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+            }
+            stream
+        }
+    };
+
+    let cut = cut(app).await?;
+    let log = &app.context.history.log;
+    let (mut messages, mut more) = (Vec::new(), false);
+    match from {
+        None => messages = log.latest(&stream, &cut, limit).await.map_err(refuse)?,
+        Some(word) => {
+            let resumed = cut.accept(&word, app.context.history.window).map_err(refuse)?;
+            let mut missed = log.missed(vec![stream], resumed, cut.clone(), None).await.map_err(refuse)?;
+            let mut bytes = 0;
+            while !more {
+                let page = missed.page().await.map_err(refuse)?;
+                if page.is_empty() {
+                    break;
+                }
+                for message in page {
+                    more |= messages.len() == limit || bytes >= PAGE_BYTES;
+                    if !more {
+                        bytes += message.payload.len();
+                        messages.push(message);
+                    }
+                }
+            }
+        }
+    }
+    metrics().replayed_messages.increment(messages.len() as u64);
+    let end = cut.token();
+    let position = match messages.last() {
+        Some(last) if more => &last.token.word,
+        _ => &end.word,
+    };
+    let entry = |message: &'_ Replayed| Entry {
+        data: RawValue::from_string(message.payload.to_string()).expect("it was looked at when it was read"),
+        position: message.token.word.clone(),
+    };
+    let page = Page { messages: messages.iter().map(entry).collect(), position, more };
+    Ok(serde_json::to_string(&page).expect("it is JSON"))
+}
+
+fn one<T>(several: Vec<T>) -> Result<T, Problem> {
+    <[T; 1]>::try_from(several).map(|[one]| one).map_err(|_| bad("name one stream"))
+}
+
+/// Now, in the table.
+async fn cut(app: &App) -> Result<Cut, Problem> {
+    match timeout(PATIENCE, app.context.history.log.cut(|_| ())).await {
+        Ok(cut) => cut.map_err(refuse),
+        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database is away").retry_after(1)),
+    }
+}
+
+fn refuse(rejection: Rejection) -> Problem {
+    let detail = rejection.to_string();
+    match rejection {
+        Rejection::Away(_) | Rejection::ShuttingDown => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
+        }
+        Rejection::Malformed => bad(format!("from: {detail}")),
+        rejection => {
+            metrics().not_resumed(rejection.name());
+            Problem::new(StatusCode::GONE, format!("from: {detail}"))
+        }
+    }
+}
+
+fn bad(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}
