@@ -107,8 +107,8 @@ impl EventStream {
         for (number, target) in (0..).zip(&self.targets) {
             let id = SubscriptionId(number);
             let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
-            // Its messages don't say what they belong to, and are the same for all.
-            let identifier = Arc::from("");
+            // Its messages don't say what they belong to, and are the same for all who take a stream alike.
+            let identifier = Arc::from(if target.is_state { "state" } else { "events" });
             let subscriber =
                 Subscriber { identifier: &identifier, of, dialect: DIALECT, outbox: &self.outbox };
             self.subscriptions.push(self.context.hub.subscribe(&target.stream, subscriber, None, None));
