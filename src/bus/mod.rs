@@ -172,6 +172,8 @@ pub struct BusConfig {
     pub max_pending_bytes: usize,
     /// Whether to look what each late message is worth: see [`Message::superseded`].
     pub marks_superseded: bool,
+    /// How many connections read back what clients have missed.
+    pub replay_connections: usize,
     pub sqlite_synchronous: sqlite::Synchronous,
 }
 

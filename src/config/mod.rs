@@ -109,6 +109,7 @@ impl BusConfig {
             max_payload_bytes: values.parse("max-payload-bytes", bytes),
             max_pending_bytes: values.parse("max-pending-bytes", bytes),
             marks_superseded: false,
+            replay_connections: 2,
             sqlite_synchronous: values.parse("sqlite-synchronous", |text| match text {
                 "normal" => Ok(sqlite::Synchronous::Normal),
                 "full" => Ok(sqlite::Synchronous::Full),
