@@ -9,8 +9,10 @@ use std::task::{Context, Poll, Waker};
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use tablecast::bus::Message;
-use tablecast::hub::{Encoding, Hub, Of, Outbox, Socket, Subscription, SubscriptionId};
+use tablecast::bus::{Message, Messages};
+use tablecast::hub::{
+    Dialect, Encoding, Format, Hub, Manner, Of, Outbox, Socket, Subscriber, Subscription, SubscriptionId,
+};
 use tablecast::stream::{Prefix, Stream};
 use tablecast_protocol::{Frame, MessageHead};
 use tokio::io::ReadBuf;
@@ -41,28 +43,26 @@ fn encode(bencher: Bencher, bytes: usize) {
 #[divan::bench(args = [1, 100, 10_000], sample_size = 1, sample_count = 200)]
 fn publish(bencher: Bencher, subscribers: usize) {
     let audience = Audience::new(subscribers);
-    let messages = [message(&audience.stream)];
-    bencher
-        .counter(ItemsCount::new(subscribers))
-        .with_inputs(|| audience.flush())
-        .bench_local_values(|()| audience.hub.publish(black_box(&messages)));
+    let batch = Messages::from(vec![message(&audience.stream)]);
+    bencher.counter(ItemsCount::new(subscribers)).with_inputs(|| audience.flush()).bench_local_values(|()| {
+        audience.hub.publish(black_box(&batch), 0..batch.messages.len(), &mut batch.tokens())
+    });
 }
 
 /// The same for 64 messages that were released together.
 #[divan::bench(args = [1, 100, 10_000], sample_size = 1, sample_count = 200)]
 fn publish_64(bencher: Bencher, subscribers: usize) {
     let audience = Audience::new(subscribers);
-    let messages: Vec<Message> = (0..64).map(|_| message(&audience.stream)).collect();
-    bencher
-        .counter(ItemsCount::new(64 * subscribers))
-        .with_inputs(|| audience.flush())
-        .bench_local_values(|()| audience.hub.publish(black_box(&messages)));
+    let batch = Messages::from((0..64).map(|_| message(&audience.stream)).collect::<Vec<Message>>());
+    bencher.counter(ItemsCount::new(64 * subscribers)).with_inputs(|| audience.flush()).bench_local_values(
+        |()| audience.hub.publish(black_box(&batch), 0..batch.messages.len(), &mut batch.tokens()),
+    );
 }
 
 /// What a connection's task does when it was woken.
 #[divan::bench(args = [1, 64])]
 fn flush(bencher: Bencher, frames: usize) {
-    let outbox = Outbox::new(Nothing { is_full: false }, SEND_BUFFER_BYTES);
+    let outbox = Outbox::new(Nothing { is_full: false }, Manner::Cable, SEND_BUFFER_BYTES);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(200));
     bencher.counter(ItemsCount::new(frames)).bench_local(|| {
         for _ in 0..frames {
@@ -76,7 +76,7 @@ fn flush(bencher: Bencher, frames: usize) {
 /// A message of one of so many states, for a client that reads nothing.
 #[divan::bench(args = [1, 100])]
 fn conflate(bencher: Bencher, states: u32) {
-    let outbox = Outbox::new(Nothing { is_full: true }, SEND_BUFFER_BYTES);
+    let outbox = Outbox::new(Nothing { is_full: true }, Manner::Cable, SEND_BUFFER_BYTES);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(4 << 10));
     let mut number = 0;
     bencher.bench_local(|| {
@@ -95,12 +95,17 @@ struct Audience {
 
 impl Audience {
     fn new(subscribers: usize) -> Self {
-        let hub = Hub::default();
+        let hub = Hub::new(1 << 20);
         let stream = Prefix::default().stream("bench").expect("it is a name");
         let outboxes: Vec<Arc<Outbox>> = (0..subscribers)
-            .map(|_| Arc::new(Outbox::new(Nothing { is_full: false }, SEND_BUFFER_BYTES)))
+            .map(|_| Arc::new(Outbox::new(Nothing { is_full: false }, Manner::Cable, SEND_BUFFER_BYTES)))
             .collect();
-        let subscribe = |outbox| hub.subscribe(&stream, &IDENTIFIER.into(), OF, Encoding::Plain, outbox);
+        let identifier = IDENTIFIER.into();
+        let dialect = Dialect { format: Format::Cable, encoding: Encoding::Plain };
+        let subscribe = |outbox| {
+            let subscriber = Subscriber { identifier: &identifier, of: OF, dialect, outbox };
+            hub.subscribe(&stream, subscriber, None, None)
+        };
         let subscriptions = outboxes.iter().map(subscribe).collect();
         for outbox in &outboxes {
             let _ = outbox.poll_flush(&mut Context::from_waker(Waker::noop()));
@@ -118,7 +123,7 @@ impl Audience {
 }
 
 fn message(stream: &Stream) -> Message {
-    Message { stream: stream.clone(), payload: payload(200).into(), superseded: false }
+    Message::new(stream.clone(), &payload(200))
 }
 
 /// A socket that takes all, or nothing.

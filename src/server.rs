@@ -16,11 +16,11 @@ use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::{Bus, Info, SetupError, Tail};
+use crate::bus::{Bus, Info, Log, SetupError, Tail};
 use crate::config::Config;
-use crate::connection::{Connections, Context};
+use crate::connection::{Connections, Context, History};
 use crate::http::{self, App, Clients, ListenerLimits};
-use crate::hub::{self, Notice};
+use crate::hub::{self, Hub, Notice};
 use crate::identity::Identification;
 use crate::identity::lookup::{Key, Lookup, Row, recheck};
 use crate::tls::{Certificates, PairError};
@@ -62,6 +62,8 @@ const REQUEST_LINE_BYTES: usize = 1 << 10;
 const BACKLOG: u32 = 4096;
 /// Of the drain time, for the clients' words; the rest is for their answers.
 const DRAIN_SHARE: f64 = 0.8;
+/// As Rails generates it.
+const SOLID_CABLE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// For what is in hand when the drain time is over.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
@@ -84,10 +86,12 @@ impl Server {
                 .fold(config.http.max_header_bytes, usize::saturating_add),
         };
         let prefix = config.bus.prefix.clone();
-        let Bus { tail, publisher, writer, status, info, .. } = Bus::open(&config.bus).await?;
+        let Bus { tail, log, publisher, writer, status, info } = Bus::open(&config.bus).await?;
+        let window = config.replay.window.unwrap_or_else(|| resume_window(config.bus.retention, &info));
         let app = App {
             context: Arc::new(Context {
-                hub: Arc::default(),
+                hub: Arc::new(Hub::new(config.replay.memory_bytes)),
+                history: History { log, window, max_messages: config.replay.max_messages },
                 channels: Arc::new(config.channels),
                 connections: Arc::default(),
                 limits: config.connection,
@@ -196,6 +200,7 @@ impl Server {
         let connections = app.context.connections.clone();
         let mut background = JoinSet::new();
         background.spawn(follow(tail, app.context.clone()));
+        background.spawn(recall(app.context.hub.clone(), app.context.history.log.clone()));
         let write_timeout = app.context.limits.write_timeout;
         background.spawn(connections.clone().beat(app.context.hub.clone(), write_timeout));
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -257,6 +262,20 @@ impl Server {
         tracing::info!("stopped");
         fault.map_or(Ok(()), Err)
     }
+}
+
+/// How old a position may be where nobody has said so: what is younger hasn't been trimmed by us, nor by a
+/// Rails that made the table.
+fn resume_window(retention: Option<Duration>, info: &Info) -> Option<Duration> {
+    let rails = (!info.owns_table).then_some(SOLID_CABLE_RETENTION);
+    let shortest = retention.into_iter().chain(rails).min()?;
+    Some(shortest.saturating_sub(Duration::from_secs(60)))
+}
+
+async fn recall(hub: Arc<Hub>, log: Log) {
+    hub::recall(hub, log).await;
+    // The tail has ended, and with it the server.
+    std::future::pending().await
 }
 
 async fn follow(tail: Tail, context: Arc<Context>) {

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,12 +9,30 @@ use serde_json::value::RawValue;
 /// On the wire: `{"command":"subscribe","identifier":"<JSON text>"}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// Start the subscription that the identifier names.
-    Subscribe { identifier: Cow<'a, str> },
+    /// Start the subscription that the identifier names. A client of the extended protocol says what it has.
+    Subscribe { identifier: Cow<'a, str>, history: Option<History<'a>> },
     /// End it. Nothing answers this.
     Unsubscribe { identifier: Cow<'a, str> },
     /// Data for a channel's action. A table has no actions, so nothing does either.
     Message { identifier: Cow<'a, str> },
+    /// Give what a subscription has missed.
+    History { identifier: Cow<'a, str>, history: History<'a> },
+    /// Who is there?
+    Presence { identifier: Cow<'a, str> },
+    /// AnyCable's other commands, for what this isn't: `whisper`, `join`, `leave`.
+    Foreign,
+    /// The answer to a heartbeat, which nobody asked for.
+    Pong,
+}
+
+/// What a client has, as AnyCable's tells it:
+/// `{"since":1795500268,"streams":{"<stream_id>":{"epoch":"…","offset":7}}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History<'a> {
+    /// Seconds since 1970 by the client's clock. None: it has no such member, or it is no whole number.
+    pub since: Option<i64>,
+    /// By what messages called their stream, the epoch that came with the last one. None: it is no text.
+    pub epochs: HashMap<Cow<'a, str>, Option<Cow<'a, str>>>,
 }
 
 /// Why a client's text is no command. It is counted and ignored, as Rails does:
@@ -25,6 +44,8 @@ pub enum CommandError {
     /// A derived reader would take an array's elements for the fields.
     #[error("not a command: not an object")]
     NotAnObject,
+    #[error("not a command: no identifier")]
+    NoIdentifier,
     #[error("unknown command {0:?}")]
     Unknown(String),
 }
@@ -36,22 +57,64 @@ impl<'a> Command<'a> {
         struct Wire<'a> {
             #[serde(borrow)]
             command: Cow<'a, str>,
-            #[serde(borrow)]
-            identifier: Cow<'a, str>,
+            #[serde(borrow, default)]
+            identifier: Option<Cow<'a, str>>,
             #[serde(borrow, default, rename = "data")]
             _data: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            history: Option<&'a RawValue>,
         }
 
         if !text.trim_ascii_start().starts_with('{') {
             return Err(CommandError::NotAnObject);
         }
-        let Wire { command, identifier, .. } = serde_json::from_str(text)?;
-        match &*command {
-            "subscribe" => Ok(Self::Subscribe { identifier }),
-            "unsubscribe" => Ok(Self::Unsubscribe { identifier }),
-            "message" => Ok(Self::Message { identifier }),
-            other => Err(CommandError::Unknown(other.chars().take(64).collect())),
+        let Wire { command, identifier, history, .. } = serde_json::from_str(text)?;
+        if command == "pong" {
+            return Ok(Self::Pong);
         }
+        let identifier = identifier.ok_or(CommandError::NoIdentifier)?;
+        Ok(match &*command {
+            "subscribe" => Self::Subscribe { identifier, history: history.map(History::read) },
+            "unsubscribe" => Self::Unsubscribe { identifier },
+            "message" => Self::Message { identifier },
+            "history" => {
+                Self::History { identifier, history: history.map(History::read).unwrap_or_default() }
+            }
+            "presence" => Self::Presence { identifier },
+            "whisper" | "join" | "leave" => Self::Foreign,
+            other => return Err(CommandError::Unknown(other.chars().take(64).collect())),
+        })
+    }
+}
+
+impl<'a> History<'a> {
+    /// What can't be read of it is not there: the command itself is carried out all the same, since
+    /// a client whose subscribe isn't answered closes its channel for ever.
+    fn read(raw: &'a RawValue) -> Self {
+        #[derive(Deserialize, Default)]
+        struct Wire<'a> {
+            #[serde(borrow, default)]
+            since: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            streams: Option<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Position<'a> {
+            #[serde(borrow, default)]
+            epoch: Option<&'a RawValue>,
+        }
+        fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+            serde_json::from_str(raw.get()).ok()
+        }
+
+        let Wire { since, streams } = read(raw).unwrap_or_default();
+        let streams: HashMap<Cow<'a, str>, &'a RawValue> = streams.and_then(read).unwrap_or_default();
+        let epoch = |position: &'a RawValue| -> Option<Cow<'a, str>> {
+            let epoch = read::<Position<'a>>(position)?.epoch?;
+            read::<&str>(epoch).map(Cow::Borrowed).or_else(|| read::<String>(epoch).map(Cow::Owned))
+        };
+        let epochs = streams.into_iter().map(|(stream, position)| (stream, epoch(position))).collect();
+        Self { since: since.and_then(read), epochs }
     }
 }
 
@@ -65,7 +128,52 @@ mod tests {
 
         let command = Command::parse(text).unwrap();
 
-        assert_eq!(command, Command::Subscribe { identifier: r#"{ "room" : "1" }"#.into() });
+        assert_eq!(command, Command::Subscribe { identifier: r#"{ "room" : "1" }"#.into(), history: None });
+    }
+
+    #[test]
+    fn a_client_of_the_extended_protocol_says_what_it_has() {
+        let history = |history: &str| {
+            let text = format!(r#"{{"identifier":"{{}}","command":"history","history":{history}}}"#);
+            match Command::parse(&text).unwrap() {
+                Command::History { history, .. } => (
+                    history.since,
+                    history.epochs.into_iter().map(|(k, v)| (k.into_owned(), v.map(Cow::into_owned))).next(),
+                ),
+                other => panic!("{other:?}"),
+            }
+        };
+        let given = |stream: &str, epoch: Option<&str>| Some((stream.to_owned(), epoch.map(str::to_owned)));
+
+        assert_eq!(history(r#"{"since":1795500268,"streams":{}}"#), (Some(1_795_500_268), None));
+        assert_eq!(
+            history(r#"{"since":7,"streams":{"a\n":{"epoch":"e\"","offset":50}}}"#),
+            (Some(7), given("a\n", Some("e\"")))
+        );
+        // Half a position, and what is none.
+        assert_eq!(history(r#"{"streams":{"a":{"offset":50}}}"#), (None, given("a", None)));
+        assert_eq!(history(r#"{"streams":{"a":{"epoch":7}}}"#), (None, given("a", None)));
+        assert_eq!(history(r#"{"streams":{"a":9}}"#), (None, given("a", None)));
+        for nothing in ["7", "null", "[]", r#"{"since":"x","streams":[]}"#, r#"{"since":1.5,"streams":null}"#]
+        {
+            assert_eq!(history(nothing), (None, None), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_a_table_cannot_do_is_no_error() {
+        for (text, command) in [
+            (r#"{"command":"pong"}"#, Command::Pong),
+            (r#"{"command":"whisper","identifier":"{}","data":{"a":1}}"#, Command::Foreign),
+            (r#"{"command":"join","identifier":"{}","presence":{"id":"7","info":{}}}"#, Command::Foreign),
+            (r#"{"command":"leave","identifier":"{}"}"#, Command::Foreign),
+            (
+                r#"{"command":"presence","identifier":"{}","data":{}}"#,
+                Command::Presence { identifier: "{}".into() },
+            ),
+        ] {
+            assert_eq!(Command::parse(text).unwrap(), command, "{text}");
+        }
     }
 
     #[test]

@@ -1,10 +1,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One WebSocket frame, or some that go together, as they go to the socket, headers included.
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// One WebSocket frame or one event of an event stream, or some that go together, as they go to the socket.
 ///
 /// A server's frames are not masked (RFC 6455, 5.1), so the same bytes serve
 /// every recipient: a clone is a reference.
+///
+/// The two are told apart by their first byte: a WebSocket frame's has its highest bit set, since it is whole
+/// (RFC 6455, 5.2), and an event begins with a letter or a colon.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame(Arc<[u8]>);
 
@@ -25,6 +32,8 @@ pub enum DisconnectReason {
     TokenExpired,
     /// Who it is can't be found out now.
     IdentityUnavailable,
+    /// What the client missed can't be read now.
+    HistoryUnavailable,
     /// Who it is has as many connections as they may.
     TooManyConnections,
     /// The application has ended it.
@@ -41,11 +50,24 @@ pub enum CloseCode {
     TooBig = 1009,
 }
 
-/// The part of a message's frame that all messages of one identifier share.
-///
-/// `{"identifier":"<id>","message":` with the identifier escaped once.
+/// How the messages of one identifier are written: what they share is made once.
 #[derive(Debug, Clone)]
-pub struct MessageHead(Box<[u8]>);
+pub enum MessageHead {
+    /// `{"identifier":"<id>","message":`, of `actioncable-v1-json`.
+    Cable(Box<[u8]>),
+    /// The same, and what names the stream in positions, of `actioncable-v1-ext-json`.
+    Extended { head: Box<[u8]>, stream_id: Box<str> },
+    /// An event stream's events don't name what they belong to.
+    EventStream,
+}
+
+/// Where a message stands: what a client gives back to go on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At<'a> {
+    pub epoch: &'a str,
+    /// Below 2^53.
+    pub offset: u64,
+}
 
 impl DisconnectReason {
     pub fn as_str(self) -> &'static str {
@@ -57,6 +79,7 @@ impl DisconnectReason {
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
             Self::IdentityUnavailable => "identity_unavailable",
+            Self::HistoryUnavailable => "history_unavailable",
             Self::TooManyConnections => "max_connections_per_user",
             Self::Remote { .. } => "remote",
         }
@@ -73,6 +96,7 @@ impl DisconnectReason {
             | Self::RateLimit
             | Self::NewHistory
             | Self::IdentityUnavailable
+            | Self::HistoryUnavailable
             | Self::TooManyConnections => true,
         }
     }
@@ -80,11 +104,26 @@ impl DisconnectReason {
 
 impl MessageHead {
     pub fn new(identifier: &str) -> Self {
+        Self::Cable(Self::head(identifier))
+    }
+
+    pub fn extended(identifier: &str) -> Self {
+        Self::Extended { head: Self::head(identifier), stream_id: stream_id(identifier).into() }
+    }
+
+    fn head(identifier: &str) -> Box<[u8]> {
         let mut head = br#"{"identifier":"#.to_vec();
         write_json_string(&mut head, identifier);
         head.extend_from_slice(br#","message":"#);
-        Self(head.into())
+        head.into()
     }
+}
+
+/// What the messages of an identifier call their stream in the extended protocol. AnyCable's client keeps
+/// one position for each such name, so that two identifiers must have two, also where they lead to one stream.
+pub fn stream_id(identifier: &str) -> String {
+    let digest = digest(&SHA256, identifier.as_bytes());
+    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..6])
 }
 
 const TEXT: u8 = 0x1;
@@ -121,13 +160,72 @@ impl Frame {
         Self::messages(head, [payload])
     }
 
-    /// Messages that go together, a WebSocket frame each.
+    /// Messages that go together.
     pub fn messages<'a>(head: &MessageHead, payloads: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::messages_at(head, payloads.into_iter().map(|payload| (payload, None)))
+    }
+
+    /// Messages that go together, with where they stand, for who can tell their client.
+    pub fn messages_at<'a>(
+        head: &MessageHead,
+        messages: impl IntoIterator<Item = (&'a str, Option<At<'a>>)>,
+    ) -> Self {
         let mut bytes = Vec::new();
-        for payload in payloads {
-            write(&mut bytes, TEXT, &[&head.0, payload.as_bytes(), b"}"]);
+        for (payload, at) in messages {
+            match (head, at) {
+                (MessageHead::Cable(head), _) | (MessageHead::Extended { head, .. }, None) => {
+                    write(&mut bytes, TEXT, &[head, payload.as_bytes(), b"}"]);
+                }
+                (MessageHead::Extended { head, stream_id }, Some(At { epoch, offset })) => {
+                    let at = format!(r#","stream_id":"{stream_id}","epoch":"{epoch}","offset":{offset}}}"#);
+                    write(&mut bytes, TEXT, &[head, payload.as_bytes(), at.as_bytes()]);
+                }
+                (MessageHead::EventStream, at) => {
+                    write_event(&mut bytes, at.map(|at| at.epoch), None, payload);
+                }
+            }
         }
         Self(bytes.into())
+    }
+
+    /// The first of an event stream: a client that loses it comes back after so long.
+    pub fn retry(milliseconds: u64) -> Self {
+        Self(format!("retry: {milliseconds}\n\n").into_bytes().into())
+    }
+
+    /// An event stream's heartbeat: it shows that the line is up, and where the client stands.
+    pub fn position(epoch: &str) -> Self {
+        Self(format!("id: {epoch}\n\n").into_bytes().into())
+    }
+
+    /// An event stream's heartbeat where nothing is known.
+    pub fn comment() -> Self {
+        Self(b":\n\n".as_slice().into())
+    }
+
+    /// An event of a name of its own. `data` is JSON.
+    pub fn event(name: &str, data: &str, epoch: Option<&str>) -> Self {
+        let mut bytes = Vec::new();
+        write_event(&mut bytes, epoch, Some(name), data);
+        Self(bytes.into())
+    }
+
+    /// All that a client has missed has been given.
+    pub fn confirm_history(identifier: &str) -> Self {
+        Self::answer(identifier, "confirm_history")
+    }
+
+    /// What a client has missed can't be given, and it must not rely on it.
+    pub fn reject_history(identifier: &str) -> Self {
+        Self::answer(identifier, "reject_history")
+    }
+
+    /// Nobody keeps who is there.
+    pub fn no_presence(identifier: &str) -> Self {
+        let mut text = br#"{"type":"presence","identifier":"#.to_vec();
+        write_json_string(&mut text, identifier);
+        text.extend_from_slice(br#","message":{"type":"error","total":0}}"#);
+        Self::build(TEXT, &[&text])
     }
 
     /// The last message of a connection, before its Close.
@@ -230,6 +328,10 @@ impl Frame {
     fn ends(&self) -> std::vec::IntoIter<usize> {
         let mut ends = Vec::new();
         let mut end = 0;
+        if self.0.first().is_some_and(|first| first & FIN == 0) {
+            let twice = |pair: (usize, &[u8])| (pair.1 == b"\n\n").then_some(pair.0 + 2);
+            return self.0.windows(2).enumerate().filter_map(twice).collect::<Vec<_>>().into_iter();
+        }
         while let Some(header) = self.0.get(end + 1) {
             let length = |count: usize| {
                 let bytes = self.0[end + 2..][..count].iter();
@@ -281,6 +383,18 @@ fn write(bytes: &mut Vec<u8>, opcode: u8, parts: &[&[u8]]) {
     }
 }
 
+/// One event of an event stream. A line break in JSON stands between tokens, where any space is as good; so a
+/// document is one line, and `data` as it was published but for that.
+fn write_event(bytes: &mut Vec<u8>, epoch: Option<&str>, name: Option<&str>, data: &str) {
+    let fields = [("id", epoch), ("event", name)];
+    for (field, value) in fields.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+        bytes.extend_from_slice(format!("{field}: {value}\n").as_bytes());
+    }
+    bytes.extend_from_slice(b"data: ");
+    bytes.extend(data.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    bytes.extend_from_slice(b"\n\n");
+}
+
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame({:?})", String::from_utf8_lossy(&self.0))
@@ -320,9 +434,40 @@ mod tests {
             ),
         ];
 
+        let at = At { epoch: "a1-_", offset: 9 };
+        let extended = MessageHead::extended(id);
+        let positioned = (
+            Frame::messages_at(&extended, [("1.0", Some(at))]),
+            r#"{"identifier":"{\"channel\":\"X\",\"é\":\"<b>\"}","message":1.0,"stream_id":"EtKaGv6S","epoch":"a1-_","offset":9}"#,
+        );
+        let cases = cases.into_iter().chain([
+            positioned,
+            (
+                Frame::messages_at(&extended, [("1.0", None)]),
+                r#"{"identifier":"{\"channel\":\"X\",\"é\":\"<b>\"}","message":1.0}"#,
+            ),
+            (Frame::reject_history("i"), r#"{"identifier":"i","type":"reject_history"}"#),
+        ]);
         for (frame, text) in cases {
             let header = if text.len() < 126 { 2 } else { 4 };
             assert_eq!(std::str::from_utf8(&frame.as_bytes()[header..]).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn events_are_told_apart_and_keep_what_was_published() {
+        let at = |epoch| Some(At { epoch, offset: 1 });
+        let frame = Frame::messages_at(
+            &MessageHead::EventStream,
+            [("{\r\n\"a\": \"\\n\"}", at("p1")), ("2", at("p2")), ("3", None)],
+        );
+
+        let events: Vec<String> =
+            frame.each().map(|event| String::from_utf8(event.as_bytes().to_vec()).unwrap()).collect();
+
+        assert_eq!(events, ["id: p1\ndata: {  \"a\": \"\\n\"}\n\n", "id: p2\ndata: 2\n\n", "data: 3\n\n"]);
+        assert_eq!(frame.last().as_bytes(), b"data: 3\n\n");
+        assert_eq!(frame.through(3).as_bytes(), events[0].as_bytes());
+        assert_eq!(Frame::event("reset", "{}", Some("p")).as_bytes(), b"id: p\nevent: reset\ndata: {}\n\n");
     }
 }

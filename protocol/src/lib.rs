@@ -7,7 +7,8 @@
 //!
 //! The protocol is `actioncable-v1-json` as Rails speaks it. Rails documents it
 //! nowhere; the names and shapes here follow `actioncable/lib/action_cable` and
-//! the `@rails/actioncable` client.
+//! the `@rails/actioncable` client. `actioncable-v1-ext-json` is AnyCable's, as `@anycable/core` speaks it. A
+//! [`Frame`] can also be an event of an event stream, which has the same messages (HTML, 9.2).
 
 mod command;
 mod decoder;
@@ -19,11 +20,11 @@ mod remote;
 pub mod signed;
 mod subprotocol;
 
-pub use command::{Command, CommandError};
+pub use command::{Command, CommandError, History};
 pub use decoder::{Decoder, Event, Violation};
 pub use deflater::Deflater;
 pub use extension::accept_deflate;
-pub use frame::{CloseCode, DisconnectReason, Frame, MessageHead};
+pub use frame::{At, CloseCode, DisconnectReason, Frame, MessageHead, stream_id};
 pub use identifier::{Identifier, IdentifierError};
 pub use remote::RemoteDisconnect;
 pub use subprotocol::{Offer, Subprotocol};

@@ -3,6 +3,8 @@
 pub enum Subprotocol {
     /// Action Cable's own.
     V1Json,
+    /// AnyCable's extension of it: messages have positions, and a client that comes back gives them back.
+    V1ExtJson,
     /// What Rails' client offers last so as to learn that nothing else fits; it
     /// then stops for good.
     Unsupported,
@@ -12,6 +14,7 @@ impl Subprotocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V1Json => "actioncable-v1-json",
+            Self::V1ExtJson => "actioncable-v1-ext-json",
             Self::Unsupported => "actioncable-unsupported",
         }
     }
@@ -20,7 +23,8 @@ impl Subprotocol {
 /// What a client put into `Sec-WebSocket-Protocol`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Offer {
-    v1_json: bool,
+    /// The first that is served.
+    served: Option<Subprotocol>,
     unsupported: bool,
 }
 
@@ -30,7 +34,9 @@ impl Offer {
     pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Self {
         let mut offer = Self::default();
         for name in headers.into_iter().flat_map(|header| header.split(',')).map(str::trim) {
-            offer.v1_json |= name == Subprotocol::V1Json.as_str();
+            let served = [Subprotocol::V1Json, Subprotocol::V1ExtJson];
+            let served = served.into_iter().find(|protocol| protocol.as_str() == name);
+            offer.served = offer.served.or(served);
             offer.unsupported |= name == Subprotocol::Unsupported.as_str();
         }
         offer
@@ -39,16 +45,15 @@ impl Offer {
     /// The one to answer with; none where nothing known was offered, which is
     /// not an error: such a client is served all the same, as Rails does.
     ///
-    /// Rails takes the client's first; we prefer the one that works wherever it
-    /// stands, since its client gives up on any other answer.
+    /// The client's first of those that are served, wherever `actioncable-unsupported` stands: Rails' client
+    /// gives up on that answer.
     pub fn select(self) -> Option<Subprotocol> {
-        if self.v1_json {
-            Some(Subprotocol::V1Json)
-        } else if self.unsupported {
-            Some(Subprotocol::Unsupported)
-        } else {
-            None
-        }
+        self.served.or(self.unsupported.then_some(Subprotocol::Unsupported))
+    }
+
+    /// Whether messages are to have positions.
+    pub fn is_extended(self) -> bool {
+        self.served == Some(Subprotocol::V1ExtJson)
     }
 
     /// Whether this is Rails' own client, the only one that offers it. It repeats
@@ -70,6 +75,12 @@ mod tests {
         assert_eq!(select(&["actioncable-v1-json, actioncable-unsupported"]), Some("actioncable-v1-json"));
         assert_eq!(select(&["actioncable-unsupported,actioncable-v1-json"]), Some("actioncable-v1-json"));
         assert_eq!(select(&["token.abc", "actioncable-v1-json"]), Some("actioncable-v1-json"));
+        assert_eq!(select(&["actioncable-v1-ext-json", "anycable-token.x"]), Some("actioncable-v1-ext-json"));
+        assert_eq!(
+            select(&["actioncable-v1-msgpack,actioncable-v1-json", "actioncable-v1-ext-json"]),
+            Some("actioncable-v1-json"),
+            "the client's first"
+        );
         assert_eq!(select(&["actioncable-unsupported"]), Some("actioncable-unsupported"));
         assert_eq!(select(&["soap, wamp"]), None);
         assert_eq!(select(&[]), None);

@@ -31,6 +31,8 @@ pub enum Rejection {
     Ahead,
     #[error("it is older than --resume-window, and rows may have been trimmed since")]
     TooOld,
+    #[error("the client's clock is ahead of ours")]
+    SinceAhead,
     #[error("more than {0} messages were missed (--max-replay)")]
     TooMany(usize),
     #[error("the database is away: {0}")]
@@ -90,6 +92,7 @@ impl Rejection {
             Self::AnotherHistory => "position_another_history",
             Self::Ahead => "position_ahead",
             Self::TooOld => "position_too_old",
+            Self::SinceAhead => "since_ahead",
             Self::TooMany(_) => "max_replay",
             Self::Away(_) => "database_away",
             Self::ShuttingDown => "draining",

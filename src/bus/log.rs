@@ -20,7 +20,7 @@ use super::cut::{Cut, Rejection, Resumed};
 use super::database::{Database, Replayer};
 use super::gaps::IdRange;
 use super::position::{Ids, Token};
-use super::{BusConfig, Mark, Tail};
+use super::{BusConfig, Mark};
 use crate::stream::{Prefix, Stream};
 
 /// The table as a log: what streams had before now. Clones share its connections.
@@ -125,10 +125,10 @@ impl Replay {
 }
 
 impl Log {
-    pub(super) fn new(database: Database, config: &BusConfig, tail: &Tail) -> Self {
+    pub(super) fn new(database: Database, config: &BusConfig, barriers: BarrierHandle<Cut>) -> Self {
         Self(Arc::new(Inner {
             prefix: config.prefix.clone(),
-            barriers: tail.barriers(),
+            barriers,
             pool: Pool::new(database, config.replay_connections),
         }))
     }
@@ -175,17 +175,24 @@ impl Log {
     }
 
     /// What these streams have up to the cut that was written at `since` or later, by the rows' own times: seconds
-    /// since 1970. An error if that is more than `max` messages.
+    /// since 1970. Or the last `at_least` of each, where that is more. An error if it is more than `max` messages.
     pub async fn since(
         &self,
         streams: Vec<Stream>,
         since: i64,
+        at_least: usize,
         cut: Cut,
         max: usize,
     ) -> Result<Replay, Rejection> {
         let channels = self.channels(&streams);
         let mut walks: Vec<Walk> = (0..streams.len())
-            .map(|of| Walk { of, high: cut.released.high, limit: FIRST_DATED_ROWS, passed: 0 })
+            .map(|of| Walk {
+                of,
+                high: cut.released.high,
+                limit: FIRST_DATED_ROWS.max(at_least),
+                passed: 0,
+                own: 0,
+            })
             .collect();
         let mut found: Vec<Found> = Vec::new();
         while !walks.is_empty() {
@@ -194,14 +201,19 @@ impl Log {
                 let pages = self.newest(&channels, walks, 0).await?;
                 for (walk, page) in walks.iter().zip(pages) {
                     let reaches_back = |row: &Found| row.created.is_some_and(|at| at < since - SKEW_SECS);
-                    let is_end = page.len() < walk.limit || page.last().is_some_and(reaches_back);
-                    let next = walk.next(&page);
-                    let is_new = |row: &Found| row.own && row.created.is_some_and(|at| at >= since);
-                    let of_cut = |row: &Found| cut.released.contains(row.id);
-                    found.extend(page.into_iter().filter(|row| is_new(row) && of_cut(row)));
+                    let is_short = page.len() < walk.limit;
+                    let is_past = page.last().is_some_and(reaches_back);
+                    let mut next = walk.next(&page);
+                    for row in page.into_iter().filter(|row| row.own && cut.released.contains(row.id)) {
+                        if next.own < at_least || row.created.is_some_and(|at| at >= since) {
+                            found.push(row);
+                        }
+                        next.own += 1;
+                    }
                     if found.len() > max {
                         return Err(Rejection::TooMany(max));
                     }
+                    let is_end = is_short || is_past && next.own >= at_least;
                     if !is_end && next.passed <= max + MAX_STRANGERS {
                         going_on.push(next);
                     }
@@ -232,7 +244,7 @@ impl Log {
         let mut found: Vec<Vec<(i64, Box<str>)>> = streams.iter().map(|_| Vec::new()).collect();
         let wanted = streams.iter().enumerate().filter(|(_, (_, count))| *count > 0);
         let mut walks: Vec<Walk> = wanted
-            .map(|(of, (_, count))| Walk { of, high: cut.released.high, limit: *count, passed: 0 })
+            .map(|(of, (_, count))| Walk { of, high: cut.released.high, limit: *count, passed: 0, own: 0 })
             .collect();
         while !walks.is_empty() {
             let mut going_on = Vec::new();
@@ -391,6 +403,8 @@ struct Walk {
     high: i64,
     limit: usize,
     passed: usize,
+    /// Of those, rows that count.
+    own: usize,
 }
 
 impl Walk {
@@ -401,6 +415,7 @@ impl Walk {
             high: page.last().map_or(0, |row| row.id - 1),
             limit: (self.limit * 2).clamp(1, LISTED_ROWS.max(self.limit)),
             passed: self.passed + page.len(),
+            own: self.own,
         }
     }
 }

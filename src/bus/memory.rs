@@ -1,12 +1,14 @@
 //! A source without a database, for the tests of what stands above the bus.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::position::{Era, Steps};
-use super::{Batch, Mark, Message, Messages, Source};
-use crate::stream::Stream;
+use super::barrier::Barriers;
+use super::{Batch, Mark, Message, Source};
+use super::{BusConfig, Database, DatabaseUrl, Log, Wake, sqlite};
+use crate::stream::{Prefix, Stream};
 
 pub struct MemorySource(mpsc::UnboundedReceiver<Batch>);
 
@@ -22,7 +24,7 @@ impl MemoryWriter {
     /// One batch of messages of one stream.
     pub fn release(&self, stream: &Stream, payloads: &[&str]) {
         let message = |payload: &&str| message(stream, payload);
-        self.send(Batch::Released(Messages::of(payloads.iter().map(message).collect())));
+        self.send(Batch::Released(payloads.iter().map(message).collect::<Vec<_>>().into()));
     }
 
     pub fn send(&self, batch: Batch) {
@@ -39,14 +41,28 @@ impl Source for MemorySource {
     }
 }
 
+/// One that no database has released.
 pub fn message(stream: &Stream, payload: &str) -> Message {
     Message { stream: stream.clone(), payload: payload.into(), superseded: false, mark: Mark(0) }
 }
 
-impl Messages {
-    /// Some that no database has released.
-    pub fn of(messages: Vec<Message>) -> Self {
-        let counts = vec![0; messages.len()];
-        Self { messages, counts, steps: Steps::default(), era: Arc::new(Era::default()) }
+impl Log {
+    /// One that says that the server is shutting down.
+    pub fn nowhere() -> Self {
+        let config = BusConfig {
+            url: DatabaseUrl::parse("sqlite:nowhere.db").expect("it is a URL"),
+            table: "nowhere".into(),
+            prefix: Prefix::default(),
+            owns_table: None,
+            retention: None,
+            poll_interval: Duration::from_secs(1),
+            wake: Wake::Poll,
+            max_payload_bytes: 1,
+            max_pending_bytes: 1,
+            marks_superseded: false,
+            replay_connections: 1,
+            sqlite_synchronous: sqlite::Synchronous::Normal,
+        };
+        Self::new(Database::new(&config), &config, Barriers::new(Arc::default()).handle())
     }
 }

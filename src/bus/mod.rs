@@ -139,6 +139,20 @@ impl Messages {
     }
 }
 
+/// Some that no database has released: there are no positions between them.
+impl From<Vec<Message>> for Messages {
+    fn from(messages: Vec<Message>) -> Self {
+        let counts = vec![0; messages.len()];
+        Self { messages, counts, steps: Steps::default(), era: Arc::default() }
+    }
+}
+
+impl Message {
+    pub fn new(stream: Stream, payload: &str) -> Self {
+        Self { stream, payload: payload.into(), superseded: false, mark: Mark(0) }
+    }
+}
+
 impl Tokens<'_> {
     /// What a client has once it has this message, and all before it. Not for one before the last that was
     /// asked for. O(gaps), and O(1) for each row in between.
@@ -172,7 +186,7 @@ pub struct BusConfig {
     pub max_pending_bytes: usize,
     /// Whether to look what each late message is worth: see [`Message::superseded`].
     pub marks_superseded: bool,
-    /// How many connections read back what clients have missed.
+    /// So many connections read back at a time.
     pub replay_connections: usize,
     pub sqlite_synchronous: sqlite::Synchronous,
 }
@@ -220,7 +234,7 @@ impl Bus {
         let info = database.prepare(config).await?;
         let status = StatusHandle::default();
         let tail = Tail::open(database.clone(), config, status.clone()).await?;
-        let log = Log::new(database.clone(), config, &tail);
+        let log = Log::new(database.clone(), config, tail.barriers());
         let (publisher, writer) = Publisher::start(database, config, &info, tail.progress());
         Ok(Self { tail, log, publisher, writer, status, info })
     }

@@ -46,6 +46,8 @@ pub struct Target {
     pub stream: Stream,
     /// Only the latest message counts.
     pub is_state: bool,
+    /// So many of the last messages a newcomer is given, if each counts.
+    pub replay: usize,
 }
 
 /// The doors of a server, looked up by their channel.
@@ -107,11 +109,11 @@ impl Channels {
     /// Where an identifier leads one whose connection belongs to `who`; none is anybody.
     pub fn resolve(&self, identifier: &Identifier<'_>, who: Option<&Identity>) -> Result<Target, Refusal> {
         let channel = identifier.channel().ok_or(Refusal::NoChannel)?;
-        let (name, is_state) = match self.rules.get(&channel) {
-            Some(rule) => (self.by_rule(rule, &Asked { identifier, who })?, rule.state),
-            None => (self.by_itself(channel, identifier)?, false),
+        let (name, is_state, replay) = match self.rules.get(&channel) {
+            Some(rule) => (self.by_rule(rule, &Asked { identifier, who })?, rule.state, rule.replay),
+            None => (self.by_itself(channel, identifier)?, false, 0),
         };
-        Ok(Target { stream: self.prefix.stream(&name)?, is_state })
+        Ok(Target { stream: self.prefix.stream(&name)?, is_state, replay })
     }
 
     fn by_rule(&self, rule: &Rule, asked: &Asked<'_>) -> Result<String, Refusal> {

@@ -18,6 +18,8 @@ pub struct Rule {
     pub conditions: Vec<Condition>,
     /// Of its streams only the latest message counts.
     pub state: bool,
+    /// So many of the last messages a newcomer is given.
+    pub replay: usize,
 }
 
 /// How an identifier names its stream.
@@ -52,6 +54,12 @@ enum Fault {
     #[error("allow: {0}")]
     Condition(#[from] ConditionError),
     #[error(
+        "state and replay contradict each other: of a state a newcomer is given the latest message, and no other"
+    )]
+    StateReplay,
+    #[error("replay: {0} is more than {MAX_REPLAY}, which is as much as a newcomer is given")]
+    Replay(usize),
+    #[error(
         "allow: public lets in everybody, and what stands beside it (or a {{user.…}} of the stream) does not"
     )]
     NotPublic,
@@ -61,6 +69,10 @@ enum Fault {
     )]
     Anybody,
 }
+
+/// A newcomer is given no more than so many messages: they are kept in memory for each stream that somebody
+/// has come to.
+pub const MAX_REPLAY: usize = 1000;
 
 const WHO: &str = "it says who may subscribe: public, signed, identified, conditions such as \
                    \"{owner} == {user.id}\", or a list of these that must all hold";
@@ -74,6 +86,7 @@ struct Written {
     allow: Option<Words>,
     #[serde(default)]
     state: bool,
+    replay: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +105,7 @@ impl Rule {
             identified: false,
             conditions: Vec::new(),
             state: false,
+            replay: 0,
         };
         if rule.mentions_user() {
             Err(RuleError { name: rule.name, fault: Fault::NotPublic })
@@ -157,7 +171,12 @@ fn read(written: Written) -> Result<Rule, Fault> {
         (None, true) => Naming::Signed,
         (None, false) => return Err(Fault::NoStream),
     };
-    let rule = Rule { name: written.name, stream, identified, conditions, state: written.state };
+    let (state, replay) = match (written.state, written.replay) {
+        (true, Some(_)) => return Err(Fault::StateReplay),
+        (_, Some(count)) if count > MAX_REPLAY => return Err(Fault::Replay(count)),
+        (state, replay) => (state, replay.unwrap_or_default()),
+    };
+    let rule = Rule { name: written.name, stream, identified, conditions, state, replay };
     let is_closed = signed || rule.needs_identity();
     match (public, is_closed) {
         (true, true) => Err(Fault::NotPublic),
@@ -223,6 +242,19 @@ mod tests {
         assert_eq!(rule("name = \"C\"\nallow = \"signed\"").unwrap().stream, Naming::Signed);
         let error = rule("name = \"C\"\nallow = \"identified\"").unwrap_err();
         assert!(error.contains("rule C: it has no stream"), "{error}");
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_latest_of_a_state_or_the_last_events() {
+        let with = |keys: &str| rule(&format!("name = \"C\"\nstream = \"c\"\nallow = \"public\"\n{keys}"));
+        assert_eq!(with("replay = 50").unwrap().replay, 50);
+        assert_eq!(with("state = false\nreplay = 0").unwrap().replay, 0);
+        assert!(with("state = true").unwrap().state);
+        let error = with("state = true\nreplay = 1").unwrap_err();
+        assert!(error.contains("rule C: state and replay contradict each other"), "{error}");
+        let error = with("replay = 1001").unwrap_err();
+        assert!(error.contains("rule C: replay: 1001 is more than 1000"), "{error}");
+        assert!(with("replay = -1").is_err());
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub struct Config {
     pub public_publish: bool,
     pub compression: bool,
     pub connection: connection::Limits,
+    pub replay: ReplayLimits,
     pub http: http::Limits,
     pub drain_timeout: Duration,
     /// For what is unsafe about all of it together.
@@ -83,6 +84,15 @@ impl LogConfig {
     }
 }
 
+/// What clients that come back are given.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplayLimits {
+    /// How old a position may be; none where it wasn't said: as old as rows are kept.
+    pub window: Option<Option<Duration>>,
+    pub max_messages: usize,
+    pub memory_bytes: usize,
+}
+
 impl BusConfig {
     /// What all commands need that touch the database.
     pub fn resolve(values: &mut Values) -> Self {
@@ -109,7 +119,7 @@ impl BusConfig {
             max_payload_bytes: values.parse("max-payload-bytes", bytes),
             max_pending_bytes: values.parse("max-pending-bytes", bytes),
             marks_superseded: false,
-            replay_connections: 2,
+            replay_connections: values.parse("replay-connections", positive),
             sqlite_synchronous: values.parse("sqlite-synchronous", |text| match text {
                 "normal" => Ok(sqlite::Synchronous::Normal),
                 "full" => Ok(sqlite::Synchronous::Full),
@@ -196,6 +206,13 @@ impl Config {
                 rate_limit: values.parse("rate-limit", positive),
                 rate_burst: values.parse("rate-burst", positive),
                 max_connections_per_user: values.parse("max-connections-per-user", or_off),
+            },
+            replay: ReplayLimits {
+                window: values.optional("resume-window", |text| {
+                    if text == "off" { Ok(None) } else { duration(text).map(Some) }
+                }),
+                max_messages: values.parse("max-replay", positive),
+                memory_bytes: values.parse("replay-memory-bytes", bytes),
             },
             http: http::Limits {
                 max_connections: values.optional("max-connections", positive),

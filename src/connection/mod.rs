@@ -16,6 +16,7 @@
 
 mod live;
 mod reader;
+mod replay;
 mod session;
 
 use std::future::poll_fn;
@@ -23,13 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tablecast_protocol::{DisconnectReason, Offer};
+use tablecast_protocol::{DisconnectReason, Frame, Offer};
 use tokio::time::timeout;
 
 pub use live::Connections;
+pub use replay::History;
 
 use crate::channels::Channels;
-use crate::hub::{Closing, Encoding, Hub, Outbox, Socket};
+use crate::hub::{Closing, Encoding, Hub, Manner, Outbox, Socket};
 use crate::identity::{Unidentified, Who};
 use crate::telemetry::metrics;
 use reader::{End, Incoming, Reader};
@@ -37,6 +39,10 @@ use session::Session;
 
 /// How long a connection may take over its end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For what a client has sent that is still on its way.
+const LAST_COMMANDS: Duration = Duration::from_millis(100);
+const MAX_LAST_ANSWERS: usize = 1000;
 
 /// What a client may take.
 #[derive(Debug, Clone)]
@@ -59,6 +65,7 @@ pub struct Context {
     pub hub: Arc<Hub>,
     pub channels: Arc<Channels>,
     pub connections: Arc<Connections>,
+    pub history: History,
     pub limits: Limits,
 }
 
@@ -78,7 +85,8 @@ pub async fn serve(
     who: Result<Who, Unidentified>,
     context: Arc<Context>,
 ) {
-    let outbox = Arc::new(Outbox::new(socket, context.limits.send_buffer_bytes));
+    let manner = if agreed.offer.is_extended() { Manner::Extended } else { Manner::Cable };
+    let outbox = Arc::new(Outbox::new(socket, manner, context.limits.send_buffer_bytes));
     let (who, _live) = match who {
         Ok(who) => match context.connections.enter(&outbox, &who, context.limits.max_connections_per_user) {
             Some(live) => (who, Some(live)),
@@ -107,7 +115,11 @@ pub async fn serve(
         flushed = poll_fn(|cx| outbox.poll_flush(cx)) => flushed.is_err().then_some(End::Gone),
         end = async {
             loop {
-                match reader.next().await {
+                let next = tokio::select! {
+                    next = reader.next() => next,
+                    never = poll_fn(|cx| session.poll_replays(cx)) => match never {},
+                };
+                match next {
                     Ok(Incoming::Command(text)) => session.command(&text),
                     Ok(Incoming::Control) => session.control(),
                     Err(end) => break Some(end),
@@ -120,6 +132,10 @@ pub async fn serve(
         } => end,
     };
     // Nothing is delivered to who is leaving.
+    session.leave();
+    if manner == Manner::Extended {
+        outbox.answer_last(last_answers(&mut reader, &mut session).await);
+    }
     drop(session);
 
     let reason = match end {
@@ -153,6 +169,23 @@ pub async fn serve(
         Ok(())
     })
     .await;
+}
+
+/// To commands that the client sent before it could know that this is the end.
+async fn last_answers(reader: &mut Reader, session: &mut Session) -> Vec<Frame> {
+    let mut answers = Vec::new();
+    let _ = timeout(LAST_COMMANDS, async {
+        while let Ok(incoming) = reader.next().await {
+            if let Incoming::Command(text) = incoming {
+                answers.extend(session.answer_last(&text));
+            }
+            if answers.len() >= MAX_LAST_ANSWERS {
+                return;
+            }
+        }
+    })
+    .await;
+    answers
 }
 
 #[cfg(test)]

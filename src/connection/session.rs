@@ -1,12 +1,17 @@
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
 
-use tablecast_protocol::{Command, DisconnectReason, Frame, Identifier};
+use tablecast_protocol::{Command, DisconnectReason, Frame, History, Identifier, stream_id};
 use tokio::time::Instant;
 
+use super::replay::{From, Outcome, Replays, Request};
 use super::{Agreed, Context};
 use crate::channels::{Refusal, Target};
-use crate::hub::{Closing, Encoding, Of, Outbox, Subscription, SubscriptionId};
+use crate::hub::{
+    Answer, Closing, Dialect, Format, Gift, Of, Outbox, Past, Subscriber, Subscription, SubscriptionId,
+};
 use crate::identity::Who;
 use crate::telemetry::metrics;
 
@@ -15,12 +20,28 @@ pub struct Session {
     context: Arc<Context>,
     outbox: Arc<Outbox>,
     /// By the identifier's raw text: its spelling is part of its name.
-    subscriptions: HashMap<Arc<str>, (SubscriptionId, Subscription)>,
+    subscriptions: HashMap<Arc<str>, Active>,
+    replays: Replays,
     last_id: u32,
     is_rails_client: bool,
-    encoding: Encoding,
+    dialect: Dialect,
     who: Who,
     bucket: Bucket,
+}
+
+struct Active {
+    id: SubscriptionId,
+    target: Target,
+    subscription: Subscription,
+}
+
+/// What a subscriber is to be given of the past.
+enum Wanted {
+    Nothing,
+    /// What the hub remembers, or reads for all who come.
+    Gift(Gift),
+    /// What this one has missed.
+    Replay(From),
 }
 
 impl Session {
@@ -28,13 +49,15 @@ impl Session {
         let bucket = Bucket::new(context.limits.rate_limit, context.limits.rate_burst);
         let Agreed { offer, encoding } = agreed;
         let is_rails_client = offer.is_rails_client();
+        let format = if offer.is_extended() { Format::Extended } else { Format::Cable };
         Self {
             context,
             outbox,
             subscriptions: HashMap::new(),
+            replays: Replays::default(),
             last_id: 0,
             is_rails_client,
-            encoding,
+            dialect: Dialect { format, encoding },
             who,
             bucket,
         }
@@ -46,15 +69,25 @@ impl Session {
             return;
         }
         match Command::parse(text) {
-            Ok(Command::Subscribe { identifier }) => {
+            Ok(Command::Subscribe { identifier, history }) => {
                 metrics().commands_subscribe.increment(1);
-                self.subscribe(&identifier);
+                self.subscribe(&identifier, history.as_ref());
             }
             Ok(Command::Unsubscribe { identifier }) => {
                 metrics().commands_unsubscribe.increment(1);
                 self.unsubscribe(&identifier);
             }
             Ok(Command::Message { .. }) => metrics().commands_message.increment(1),
+            Ok(Command::History { identifier, history }) => {
+                metrics().commands_history.increment(1);
+                self.history(&identifier, &history);
+            }
+            Ok(Command::Presence { identifier }) => {
+                metrics().commands_foreign.increment(1);
+                self.outbox.push(Frame::no_presence(&identifier), Of::Connection);
+            }
+            Ok(Command::Foreign) => metrics().commands_foreign.increment(1),
+            Ok(Command::Pong) => {}
             Err(error) => {
                 metrics().commands_malformed.increment(1);
                 tracing::debug!(%error, "a client's command was ignored");
@@ -77,7 +110,7 @@ impl Session {
         within
     }
 
-    fn subscribe(&mut self, raw: &str) {
+    fn subscribe(&mut self, raw: &str, history: Option<&History<'_>>) {
         if self.subscriptions.contains_key(raw) {
             metrics().subscribes_repeated.increment(1);
             // Rails' client repeats a subscribe each 500 ms until it is answered, for a
@@ -96,24 +129,116 @@ impl Session {
                 return;
             }
         };
-        if raw.len() > self.context.limits.max_identifier_bytes {
-            return self.reject(raw, Refusal::TooLong);
-        }
-        let Target { stream, is_state } =
-            match self.context.channels.resolve(&identifier, self.who.as_deref()) {
-                Ok(target) => target,
-                Err(refusal) => return self.reject(raw, refusal),
-            };
-        if self.subscriptions.len() >= self.context.limits.max_subscriptions {
-            return self.reject(raw, Refusal::TooMany);
-        }
+        let target = match self.allowed(raw, &identifier) {
+            Ok(target) => target,
+            Err(refusal) => return self.reject(raw, refusal),
+        };
         self.last_id = self.last_id.wrapping_add(1);
         let id = SubscriptionId(self.last_id);
-        let of = if is_state { Of::State(id) } else { Of::Events(id) };
+        let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
         let raw: Arc<str> = raw.into();
-        let subscription = self.context.hub.subscribe(&stream, &raw, of, self.encoding, &self.outbox);
-        self.subscriptions.insert(raw, (id, subscription));
+        let history = history.filter(|_| self.dialect.format == Format::Extended);
+        let (gift, from) = match wanted(history, &raw, past(&target)) {
+            Wanted::Nothing => (None, None),
+            Wanted::Gift(gift) => (Some(gift), None),
+            Wanted::Replay(from) => {
+                self.outbox.hold();
+                (None, Some(from))
+            }
+        };
+        let subscriber = Subscriber { identifier: &raw, of, dialect: self.dialect, outbox: &self.outbox };
+        let confirm = Some(Frame::confirm_subscription(&raw));
+        let subscription = self.context.hub.subscribe(&target.stream, subscriber, confirm, gift);
+        if let Some(from) = from {
+            self.replays.push(self.request(id, &raw, &target, from));
+        }
+        self.subscriptions.insert(raw, Active { id, target, subscription });
         metrics().subscribes_confirmed.increment(1);
+    }
+
+    fn allowed(&self, raw: &str, identifier: &Identifier<'_>) -> Result<Target, Refusal> {
+        if raw.len() > self.context.limits.max_identifier_bytes {
+            return Err(Refusal::TooLong);
+        }
+        let target = self.context.channels.resolve(identifier, self.who.as_deref())?;
+        if self.subscriptions.len() >= self.context.limits.max_subscriptions {
+            return Err(Refusal::TooMany);
+        }
+        Ok(target)
+    }
+
+    fn request(&self, id: SubscriptionId, raw: &Arc<str>, target: &Target, from: From) -> Request {
+        let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
+        Request {
+            id,
+            of,
+            identifier: raw.clone(),
+            dialect: self.dialect,
+            stream: target.stream.clone(),
+            from,
+            past: past(target),
+        }
+    }
+
+    /// What a subscription missed, once more. What is on its way to the client meanwhile may come twice: this
+    /// protocol's clients ask so only where a server has kept their subscriptions for them, which none
+    /// of ours does.
+    fn history(&mut self, raw: &str, history: &History<'_>) {
+        let Some((raw, active)) = self.subscriptions.get_key_value(raw) else {
+            metrics().not_resumed("not_subscribed");
+            self.outbox.push(Frame::reject_history(raw), Of::Connection);
+            return;
+        };
+        let from = match wanted(Some(history), raw, None) {
+            Wanted::Replay(from) => from,
+            Wanted::Nothing | Wanted::Gift(_) => From::Unreadable,
+        };
+        if self.replays.awaits(active.id) {
+            // It is being answered.
+            return;
+        }
+        self.outbox.hold();
+        let request = self.request(active.id, raw, &active.target, from);
+        self.replays.push(request);
+    }
+
+    /// Gives what was missed, for ever.
+    pub fn poll_replays(&mut self, cx: &mut Task<'_>) -> Poll<Infallible> {
+        loop {
+            let (id, outcome) = ready!(self.replays.poll_next(cx, &self.context, &self.outbox));
+            let Some((raw, active)) = self.subscriptions.iter().find(|(_, active)| active.id == id) else {
+                continue;
+            };
+            match outcome {
+                Outcome::Given => {}
+                Outcome::Give(gift) => self.context.hub.give(&active.subscription, gift),
+                Outcome::Refused => {
+                    self.outbox.push(Frame::reject_history(raw), Of::Connection);
+                    self.outbox.release();
+                }
+                Outcome::Unavailable => {
+                    self.outbox.close(Closing::Disconnect(DisconnectReason::HistoryUnavailable));
+                }
+            }
+        }
+    }
+
+    /// Ends all subscriptions, of a client that is leaving.
+    pub fn leave(&mut self) {
+        for (_, Active { id, subscription, .. }) in self.subscriptions.drain() {
+            self.replays.cancel(id);
+            self.context.hub.unsubscribe(subscription);
+        }
+    }
+
+    /// The answer to a command of a client that is leaving and doesn't know yet, if there is one to give.
+    pub fn answer_last(&mut self, text: &str) -> Option<Frame> {
+        let Ok(Command::Subscribe { identifier: raw, .. }) = Command::parse(text) else { return None };
+        let identifier = Identifier::parse(&raw).ok()?;
+        Some(match self.allowed(&raw, &identifier) {
+            Ok(_) => Frame::confirm_subscription(&raw),
+            Err(_) => Frame::reject_subscription(&raw),
+        })
     }
 
     fn reject(&self, raw: &str, refusal: Refusal) {
@@ -126,18 +251,44 @@ impl Session {
     /// Nothing answers it, and nothing more of the subscription is sent: what waits for a
     /// slow client would otherwise arrive in the midst of its next subscription.
     fn unsubscribe(&mut self, raw: &str) {
-        if let Some((id, subscription)) = self.subscriptions.remove(raw) {
-            self.context.hub.unsubscribe(raw, subscription);
+        if let Some(Active { id, subscription, .. }) = self.subscriptions.remove(raw) {
+            self.context.hub.unsubscribe(subscription);
             self.outbox.withdraw(id);
+            if self.replays.cancel(id) {
+                self.outbox.release();
+            }
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for (raw, (_, subscription)) in self.subscriptions.drain() {
-            self.context.hub.unsubscribe(&raw, subscription);
-        }
+        self.leave();
+    }
+}
+
+/// What a newcomer is given.
+fn past(target: &Target) -> Option<Past> {
+    match target {
+        Target { is_state: true, .. } => Some(Past::Latest),
+        Target { replay: 0, .. } => None,
+        Target { replay, .. } => Some(Past::Last(*replay)),
+    }
+}
+
+/// `history` is what a client of the extended protocol has.
+fn wanted(history: Option<&History<'_>>, raw: &str, past: Option<Past>) -> Wanted {
+    let gift = |past, answer| Wanted::Gift(Gift { past, unless: None, answer });
+    let Some(history) = history else { return past.map_or(Wanted::Nothing, |past| gift(past, None)) };
+    match (history.epochs.get(stream_id(raw).as_str()), history.since) {
+        (Some(Some(word)), _) => Wanted::Replay(From::Word(word.clone().into_owned())),
+        // It has something, and not ours.
+        _ if !history.epochs.is_empty() => Wanted::Replay(From::Unreadable),
+        (_, since) => match (past, since) {
+            (Some(Past::Latest), _) => gift(Past::Latest, Some(Answer::Confirm)),
+            (_, Some(since)) => Wanted::Replay(From::Since(since)),
+            (_, None) => Wanted::Replay(From::Unreadable),
+        },
     }
 }
 

@@ -14,7 +14,7 @@ use tungstenite::protocol::Role;
 
 use super::*;
 use crate::bus::memory::{MemoryWriter, memory};
-use crate::bus::{Batch, Message as Row};
+use crate::bus::{Batch, Log, Message as Row, Messages};
 use crate::channels::{Doors, Pattern};
 use crate::hub::{Notice, follow};
 use crate::stream::{Prefix, Stream};
@@ -43,7 +43,8 @@ fn fixture() -> Fixture {
     let everything = Doors { public_streams: vec![Pattern::new("*")], ..Doors::default() };
     let channels = Channels::new(everything, Prefix::default()).unwrap();
     let context = Arc::new(Context {
-        hub: Arc::default(),
+        hub: Arc::new(Hub::new(1 << 20)),
+        history: History { log: Log::nowhere(), window: None, max_messages: 1000 },
         channels: Arc::new(channels),
         connections: Arc::default(),
         limits: LIMITS,
@@ -279,16 +280,14 @@ async fn nothing_follows_the_answer_to_a_close() {
         early.extend(command.bytes());
     }
     early.extend([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
-    let messages: Vec<Row> = streams
-        .iter()
-        .map(|stream| Row { stream: stream.clone(), payload: "1".into(), superseded: false })
-        .collect();
+    let messages: Vec<Row> = streams.iter().map(|stream| Row::new(stream.clone(), "1")).collect();
     let is_over = Arc::new(AtomicBool::new(false));
     let publishing = {
         let (hub, is_over) = (fixture.context.hub.clone(), is_over.clone());
         std::thread::spawn(move || {
+            let batch = Messages::from(messages);
             while !is_over.load(Relaxed) {
-                hub.publish(&messages);
+                hub.publish(&batch, 0..batch.messages.len(), &mut batch.tokens());
             }
         })
     };

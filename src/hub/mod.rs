@@ -21,58 +21,112 @@
 //! connection that listens to two streams sees both in the order of the table.
 
 mod compression;
+mod memory;
 mod outbox;
+mod recall;
 mod socket;
 mod writers;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use slab::Slab;
-use tablecast_protocol::{Frame, MessageHead, RemoteDisconnect};
+use tablecast_protocol::{At, Frame, MessageHead, RemoteDisconnect};
 use tokio::time::{Instant, sleep};
 
-pub use compression::Encoding;
-pub use outbox::{Backlog, Closing, Of, Offered, Outbox, SubscriptionId};
+pub use compression::{Dialect, Encoding, Format};
+pub use memory::Past;
+pub use outbox::{Backlog, Closing, Manner, Of, Offered, Outbox, SubscriptionId};
+pub use recall::recall;
 pub use socket::Socket;
 pub use writers::Writers;
 
 use compression::Compressor;
+use memory::{Memory, Remembered};
+use recall::{Recall, Recalls};
 
-use crate::bus::{Batch, Message, Source};
+use crate::bus::{Batch, Message, Messages, Resumed, Source, Token, Tokens};
 use crate::stream::Stream;
 use crate::telemetry::metrics;
 
-#[derive(Default)]
 pub struct Hub {
     streams: DashMap<Stream, Arc<Mutex<Subscribers>>>,
     pub writers: Writers,
     compressor: Compressor,
+    recalls: Recalls,
+    generations: AtomicU64,
 }
 
 /// Who listens to one stream.
 #[derive(Default)]
 struct Subscribers {
-    /// By identifier, for each of which a message is encoded once. Usually there is one.
-    groups: HashMap<Arc<str>, Group>,
+    /// By identifier and dialect, for each of which a message is encoded once. Usually there is one.
+    groups: HashMap<Key, Group>,
+    /// Its last messages, once a newcomer was to be given some.
+    memory: Option<Memory>,
+    /// Those who wait for it.
+    waiting: Vec<Waiting>,
     /// The last one has left and the hub forgets this. Who got hold of it before
     /// has to look the stream up again.
     retired: bool,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    identifier: Arc<str>,
+    dialect: Dialect,
+}
+
 struct Group {
     head: MessageHead,
     is_state: bool,
-    /// By [`Encoding`].
-    members: [Slab<Member>; Encoding::ALL.len()],
+    members: Slab<Member>,
 }
 
 struct Member {
     outbox: Arc<Outbox>,
     of: Of,
+}
+
+/// A subscriber whose messages are held until it has been given what comes before them.
+struct Waiting {
+    key: Key,
+    slot: usize,
+    gift: Gift,
+}
+
+/// What a subscriber is given of a stream's past.
+#[derive(Debug)]
+pub struct Gift {
+    pub past: Past,
+    /// Nothing of what a client has that goes on from here.
+    pub unless: Option<Resumed>,
+    /// What the client is told after it, if it has asked.
+    pub answer: Option<Answer>,
+}
+
+/// To a client that wanted to go on from where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It can.
+    Confirm,
+    /// It can't.
+    Reject,
+}
+
+/// Who comes to listen.
+#[derive(Clone, Copy)]
+pub struct Subscriber<'a> {
+    pub identifier: &'a Arc<str>,
+    /// What its messages are in the outbox.
+    pub of: Of,
+    pub dialect: Dialect,
+    pub outbox: &'a Arc<Outbox>,
 }
 
 /// A place among a stream's subscribers. Dropping it leaves nothing behind only if it
@@ -81,111 +135,307 @@ struct Member {
 #[must_use]
 pub struct Subscription {
     stream: Stream,
-    encoding: Encoding,
-    key: usize,
+    key: Key,
+    slot: usize,
 }
 
 impl Hub {
-    /// Enters a subscriber, and confirms it. `of` is what its messages are in the outbox.
+    /// `memory_bytes` is what streams' last messages may take, which newcomers are given.
+    pub fn new(memory_bytes: usize) -> Self {
+        Self {
+            streams: DashMap::new(),
+            writers: Writers::default(),
+            compressor: Compressor::default(),
+            recalls: Recalls::new(memory_bytes),
+            generations: AtomicU64::new(0),
+        }
+    }
+
+    /// Enters a subscriber, confirms it, and gives it what it is to be given, now or as soon as that is known:
+    /// what is published meanwhile is held until then.
     pub fn subscribe(
         &self,
         stream: &Stream,
-        identifier: &Arc<str>,
-        of: Of,
-        encoding: Encoding,
-        outbox: &Arc<Outbox>,
+        subscriber: Subscriber<'_>,
+        confirm: Option<Frame>,
+        gift: Option<Gift>,
     ) -> Subscription {
+        let Subscriber { identifier, of, dialect, outbox } = subscriber;
+        let key = Key { identifier: identifier.clone(), dialect };
+        let (slot, recall) = self.with(stream, |subscribers| {
+            let group = subscribers.groups.entry(key.clone()).or_insert_with(|| Group {
+                head: dialect.head(identifier),
+                is_state: matches!(of, Of::State(_)),
+                members: Slab::new(),
+            });
+            // Not as the subscription's own: it answers a command, also one that is taken back.
+            if let Some(confirm) = confirm {
+                outbox.push(confirm, Of::Connection);
+            }
+            let slot = group.members.insert(Member { outbox: outbox.clone(), of });
+            let recall = gift.and_then(|gift| {
+                outbox.hold();
+                self.give_now_or_later(subscribers, Waiting { key: key.clone(), slot, gift }, stream)
+            });
+            (slot, recall)
+        });
+        if let Some(recall) = recall {
+            self.recalls.ask(recall);
+        }
+        metrics().subscriptions.increment(1);
+        Subscription { stream: stream.clone(), key, slot }
+    }
+
+    /// Gives a subscriber whose outbox holds its messages what it is to be given, and releases them, now or as
+    /// soon as that is known.
+    pub fn give(&self, subscription: &Subscription, gift: Gift) {
+        let Subscription { stream, key, slot } = subscription;
+        let waiting = Waiting { key: key.clone(), slot: *slot, gift };
+        let recall = self.with(stream, |subscribers| self.give_now_or_later(subscribers, waiting, stream));
+        if let Some(recall) = recall {
+            self.recalls.ask(recall);
+        }
+    }
+
+    /// Says what has to be read for it, if nobody reads it yet.
+    fn give_now_or_later(
+        &self,
+        subscribers: &mut Subscribers,
+        waiting: Waiting,
+        stream: &Stream,
+    ) -> Option<Recall> {
+        let past = waiting.gift.past;
+        let memory = subscribers.memory.get_or_insert_with(|| {
+            let memory = Memory::new(self.generations.fetch_add(1, Ordering::Relaxed));
+            self.recalls.remembers(stream, memory.bytes());
+            memory
+        });
+        memory.is_used = true;
+        if memory.get(past).is_some() {
+            subscribers.give(&self.compressor, waiting);
+            return None;
+        }
+        subscribers.waiting.push(waiting);
+        let generation = memory.generation;
+        memory.expect(past).then(|| Recall { stream: stream.clone(), past, generation })
+    }
+
+    /// Takes a subscriber out. Nothing published from now on reaches it; what waits in
+    /// its outbox is the caller's to withdraw.
+    pub fn unsubscribe(&self, subscription: Subscription) {
+        let Subscription { stream, key, slot } = subscription;
+        let subscribers =
+            self.streams.get(&stream).map(|entry| Arc::clone(&entry)).expect("it has a subscriber");
+        let empty = {
+            let mut subscribers = subscribers.lock();
+            let group = subscribers.groups.get_mut(&key).expect("it has a member");
+            let member = group.members.remove(slot);
+            if group.members.is_empty() {
+                subscribers.groups.remove(&key);
+            }
+            let is_it = |waiting: &Waiting| waiting.slot == slot && waiting.key == key;
+            if let Some(at) = subscribers.waiting.iter().position(is_it) {
+                subscribers.waiting.swap_remove(at);
+                member.outbox.release();
+            }
+            subscribers.is_of_no_use()
+        };
+        if empty {
+            self.retire(&stream);
+        }
+        metrics().subscriptions.decrement(1);
+    }
+
+    fn retire(&self, stream: &Stream) {
+        // Somebody may have come meanwhile; whoever comes later finds it retired.
+        self.streams.remove_if(stream, |_, subscribers| {
+            let mut subscribers = subscribers.lock();
+            subscribers.retired = subscribers.is_of_no_use();
+            subscribers.retired
+        });
+    }
+
+    /// Runs `work` with a stream's subscribers, who are entered if there are none.
+    fn with<T>(&self, stream: &Stream, work: impl FnOnce(&mut Subscribers) -> T) -> T {
         loop {
             let subscribers = match self.streams.get(stream) {
                 Some(subscribers) => Arc::clone(&subscribers),
                 None => Arc::clone(&self.streams.entry(stream.clone()).or_default()),
             };
             let mut subscribers = subscribers.lock();
-            if subscribers.retired {
-                continue;
+            if !subscribers.retired {
+                return work(&mut subscribers);
             }
-            let group = subscribers.groups.entry(identifier.clone()).or_insert_with(|| Group {
-                head: MessageHead::new(identifier),
-                is_state: matches!(of, Of::State(_)),
-                members: Default::default(),
-            });
-            // Not as the subscription's own: it answers a command, also one that is taken back.
-            outbox.push(Frame::confirm_subscription(identifier), Of::Connection);
-            let key = group.members[encoding as usize].insert(Member { outbox: outbox.clone(), of });
-            metrics().subscriptions.increment(1);
-            return Subscription { stream: stream.clone(), encoding, key };
         }
     }
 
-    /// Takes a subscriber out. Nothing published from now on reaches it; what waits in
-    /// its outbox is the caller's to withdraw.
-    pub fn unsubscribe(&self, identifier: &str, subscription: Subscription) {
-        let Subscription { stream, encoding, key } = subscription;
-        let subscribers =
-            self.streams.get(&stream).map(|entry| Arc::clone(&entry)).expect("it has a subscriber");
-        let empty = {
-            let mut subscribers = subscribers.lock();
-            let group = subscribers.groups.get_mut(identifier).expect("it has a member");
-            group.members[encoding as usize].remove(key);
-            if group.members.iter().all(Slab::is_empty) {
-                subscribers.groups.remove(identifier);
-            }
-            subscribers.groups.is_empty()
-        };
-        if empty {
-            // Somebody may have come meanwhile; whoever comes later finds it retired.
-            self.streams.remove_if(&stream, |_, subscribers| {
-                let mut subscribers = subscribers.lock();
-                subscribers.retired = subscribers.groups.is_empty();
-                subscribers.retired
-            });
-        }
-        metrics().subscriptions.decrement(1);
-    }
-
-    /// Puts messages into the outboxes of all who listen, in their order, and has them written.
-    /// Gives back the outboxes in which much waits now.
+    /// Puts messages of a batch into the outboxes of all who listen, in their order, and has them written.
+    /// `tokens` are the batch's, and haven't been asked for later ones. Gives back the outboxes in which much
+    /// waits now.
     ///
     /// O(messages + identifiers + subscribers), and no allocation for each of these last.
-    pub fn publish(&self, messages: &[Message]) -> Vec<Arc<Outbox>> {
+    pub fn publish(
+        &self,
+        batch: &Messages,
+        range: Range<usize>,
+        tokens: &mut Tokens<'_>,
+    ) -> Vec<Arc<Outbox>> {
         let mut deliveries = Deliveries::default();
-        for run in messages.chunk_by(|a, b| a.stream == b.stream) {
-            let Some(subscribers) = self.streams.get(&run[0].stream).map(|entry| Arc::clone(&entry)) else {
+        let mut index = range.start;
+        for run in batch.messages[range].chunk_by(|a, b| a.stream == b.stream) {
+            let first = index;
+            index += run.len();
+            let stream = &run[0].stream;
+            let Some(subscribers) = self.streams.get(stream).map(|entry| Arc::clone(&entry)) else {
                 continue;
             };
-            for group in subscribers.lock().groups.values() {
-                // Of a state nothing may come after what is newer.
-                let counts = |message: &&Message| !(group.is_state && message.superseded);
-                let payloads = run.iter().filter(counts).map(|message| &*message.payload);
-                let count = payloads.clone().count() as u64;
-                for (encoding, members) in Encoding::ALL.into_iter().zip(&group.members) {
-                    if count == 0 || members.is_empty() {
-                        continue;
-                    }
-                    let frame = match encoding {
-                        Encoding::Plain => Frame::messages(&group.head, payloads.clone()),
-                        Encoding::Deflate => self.compressor.messages(&group.head, payloads.clone()),
-                    };
-                    for (_, member) in members {
-                        deliveries.offer(member, frame.clone(), count);
-                    }
+            let mut subscribers = subscribers.lock();
+            let Subscribers { groups, memory, .. } = &mut *subscribers;
+            let has_positions = |key: &Key| key.dialect.format.has_positions();
+            let at: Vec<Token> = if memory.is_some() || groups.keys().any(has_positions) {
+                (first..index).map(|index| tokens.after(index)).collect()
+            } else {
+                Vec::new()
+            };
+            if let Some(memory) = memory {
+                let before = memory.bytes();
+                for (message, token) in run.iter().zip(&at) {
+                    let Message { payload, mark, superseded, .. } = message;
+                    let remembered =
+                        Remembered { payload: (**payload).into(), token: token.clone(), mark: *mark };
+                    memory.publish(&remembered, *superseded);
                 }
+                self.recalls.grew(before, memory.bytes());
+            }
+            for (key, group) in groups {
+                // Of a state nothing may come after what is newer.
+                let counts = |(_, message): &(usize, &Message)| !(group.is_state && message.superseded);
+                let messages = run.iter().enumerate().filter(counts);
+                let count = messages.clone().count() as u64;
+                if count == 0 {
+                    continue;
+                }
+                let messages = messages.map(|(index, message)| (&*message.payload, at.get(index).map(at_of)));
+                let frame = encode(&self.compressor, key.dialect, &group.head, messages);
+                for (_, member) in &group.members {
+                    deliveries.offer(member, frame.clone(), count);
+                }
+            }
+            // A stream whose memory has just come may have somebody to give it to.
+            if !subscribers.waiting.is_empty() {
+                subscribers.give_to_waiting(&self.compressor);
             }
         }
         self.writers.hand_over(&mut deliveries.to_hand_over);
         metrics().deliveries_queued.increment(deliveries.queued);
         metrics().deliveries_slow.increment(deliveries.slow);
+        self.forget_what_is_too_much();
         deliveries.behind
+    }
+
+    /// Messages as they go to clients of a dialect.
+    pub fn encode<'a>(
+        &self,
+        dialect: Dialect,
+        head: &MessageHead,
+        messages: impl Iterator<Item = (&'a str, Option<At<'a>>)>,
+    ) -> Frame {
+        encode(&self.compressor, dialect, head, messages)
     }
 
     #[cfg(test)]
     pub fn has_subscribers(&self, stream: &Stream) -> bool {
-        self.streams.contains_key(stream)
+        self.streams.get(stream).is_some_and(|subscribers| !subscribers.lock().groups.is_empty())
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.streams.is_empty()
+    }
+}
+
+impl Subscribers {
+    fn is_of_no_use(&self) -> bool {
+        self.groups.is_empty() && self.memory.is_none()
+    }
+
+    /// Gives those who wait what is known by now.
+    fn give_to_waiting(&mut self, compressor: &Compressor) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let past = waiting.gift.past;
+            if self.memory.as_ref().is_some_and(|memory| memory.get(past).is_some()) {
+                self.give(compressor, waiting);
+            } else {
+                self.waiting.push(waiting);
+            }
+        }
+    }
+
+    /// All that has been published is in the memory or older than that, and what a subscriber's outbox holds was
+    /// published: so the one takes the place of the other, under the lock that publishing holds too.
+    fn give(&self, compressor: &Compressor, waiting: Waiting) {
+        let Waiting { key, slot, gift: Gift { past, unless, answer } } = waiting;
+        let group = &self.groups[&key];
+        let Member { outbox, of } = &group.members[slot];
+        if let Some(id) = of.subscription() {
+            outbox.forget_held(id);
+        }
+        let known = self.memory.as_ref().and_then(|memory| memory.get(past));
+        let known: Vec<&Remembered> = known.into_iter().flatten().collect();
+        // As many of the last as may be given at once: more would be too much for a client that reads well.
+        let mut room = outbox.room_for_past();
+        let fits = |message: &&&Remembered| {
+            let fits = message.bytes() <= room;
+            room = room.saturating_sub(message.bytes());
+            fits
+        };
+        let fitting = known.iter().rev().take_while(fits).count().max(1).min(known.len());
+        let messages = known[known.len() - fitting..]
+            .iter()
+            .filter(|message| !unless.as_ref().is_some_and(|resumed| resumed.has(message.mark)))
+            .map(|message| (&*message.payload, Some(at_of(&message.token))));
+        let frame = encode(compressor, key.dialect, &group.head, messages);
+        if !frame.is_empty() {
+            outbox.push(frame, *of);
+        }
+        if let Some(answer) = answer {
+            outbox.push(answer.frame(&key.identifier), Of::Connection);
+        }
+        outbox.release();
+    }
+
+    /// What it was to be given can't be read.
+    fn disappoint(&self, Waiting { key, slot, gift }: Waiting) {
+        let outbox = &self.groups[&key].members[slot].outbox;
+        if gift.answer.is_some() {
+            outbox.push(Answer::Reject.frame(&key.identifier), Of::Connection);
+        }
+        outbox.release();
+    }
+}
+
+impl Answer {
+    pub fn frame(self, identifier: &str) -> Frame {
+        match self {
+            Self::Confirm => Frame::confirm_history(identifier),
+            Self::Reject => Frame::reject_history(identifier),
+        }
+    }
+}
+
+fn at_of(token: &Token) -> At<'_> {
+    At { epoch: &token.word, offset: token.offset }
+}
+
+fn encode<'a>(
+    compressor: &Compressor,
+    dialect: Dialect,
+    head: &MessageHead,
+    messages: impl Iterator<Item = (&'a str, Option<At<'a>>)>,
+) -> Frame {
+    match dialect.encoding {
+        Encoding::Plain => Frame::messages_at(head, messages),
+        Encoding::Deflate => compressor.messages(head, messages),
     }
 }
 
@@ -237,15 +487,22 @@ pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, 
                 for message in &released.messages {
                     notice_of(message).map(&notice);
                 }
+                let mut tokens = released.tokens();
+                let mut first = 0;
                 for piece in pieces(&released.messages, piece_bytes) {
-                    let behind = hub.publish(piece);
+                    let range = first..first + piece.len();
+                    first = range.end;
+                    let behind = hub.publish(&released, range, &mut tokens);
                     // A client that is behind a small piece is behind for other reasons.
                     if bytes(piece) > piece_bytes / 2 {
                         give_time(behind).await;
                     }
                 }
             }
-            Batch::NewHistory => notice(Notice::NewHistory),
+            Batch::NewHistory => {
+                hub.forget_all();
+                notice(Notice::NewHistory);
+            }
         }
     }
 }
@@ -308,7 +565,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::bus::memory::memory;
+    use crate::bus::memory::{memory, message};
     use crate::stream::Prefix;
 
     fn stream(name: &str) -> Stream {
@@ -318,11 +575,27 @@ mod tests {
     fn outbox() -> Arc<Outbox> {
         // A socket that takes nothing.
         let (ours, _) = tokio::io::duplex(1);
-        Arc::new(Outbox::new(Mutex::new(ours), 1 << 20))
+        Arc::new(Outbox::new(Mutex::new(ours), Manner::Cable, 1 << 20))
     }
 
-    fn message(stream: &Stream, payload: &str) -> Message {
-        Message { stream: stream.clone(), payload: payload.into(), superseded: false }
+    const PLAIN: Dialect = Dialect { format: Format::Cable, encoding: Encoding::Plain };
+
+    fn subscribe(
+        hub: &Hub,
+        stream: &Stream,
+        identifier: &str,
+        id: u32,
+        outbox: &Arc<Outbox>,
+    ) -> Subscription {
+        let identifier: Arc<str> = identifier.into();
+        let of = Of::Events(SubscriptionId(id));
+        let subscriber = Subscriber { identifier: &identifier, of, dialect: PLAIN, outbox };
+        hub.subscribe(stream, subscriber, Some(confirm(&identifier)), None)
+    }
+
+    fn publish(hub: &Hub, messages: &[Message]) {
+        let batch = Messages::from(messages.to_vec());
+        hub.publish(&batch, 0..messages.len(), &mut batch.tokens());
     }
 
     fn confirm(identifier: &str) -> Frame {
@@ -337,13 +610,12 @@ mod tests {
 
     #[test]
     fn a_message_is_encoded_once_for_all_who_share_an_identifier() {
-        let (hub, s) = (Hub::default(), stream("s"));
+        let (hub, s) = (Hub::new(1 << 20), stream("s"));
         let (one, two) = (outbox(), outbox());
-        let identifier: Arc<str> = A.into();
-        let _one = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), Encoding::Plain, &one);
-        let _two = hub.subscribe(&s, &identifier, Of::Events(SubscriptionId(0)), Encoding::Plain, &two);
+        let _one = subscribe(&hub, &s, A, 0, &one);
+        let _two = subscribe(&hub, &s, A, 0, &two);
 
-        hub.publish(&[message(&s, "1")]);
+        publish(&hub, &[message(&s, "1")]);
 
         let (one, two) = (one.drain(), two.drain());
         assert_eq!(one, [confirm(A), delivery(A, "1")]);
@@ -353,26 +625,25 @@ mod tests {
 
     #[test]
     fn a_connection_sees_two_streams_in_the_order_of_the_table() {
-        let (hub, a, b) = (Hub::default(), stream("a"), stream("b"));
+        let (hub, a, b) = (Hub::new(1 << 20), stream("a"), stream("b"));
         let outbox = outbox();
-        let _a = hub.subscribe(&a, &"A".into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
-        let _b = hub.subscribe(&b, &"B".into(), Of::Events(SubscriptionId(1)), Encoding::Plain, &outbox);
+        let _a = subscribe(&hub, &a, "A", 0, &outbox);
+        let _b = subscribe(&hub, &b, "B", 1, &outbox);
         outbox.drain();
 
-        hub.publish(&[message(&a, "1"), message(&b, "2"), message(&a, "3")]);
+        publish(&hub, &[message(&a, "1"), message(&b, "2"), message(&a, "3")]);
 
         assert_eq!(outbox.drain(), [delivery("A", "1"), delivery("B", "2"), delivery("A", "3")]);
     }
 
     #[test]
     fn who_has_left_gets_nothing_and_leaves_nothing() {
-        let (hub, s, outbox) = (Hub::default(), stream("s"), outbox());
-        let subscription =
-            hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
+        let (hub, s, outbox) = (Hub::new(1 << 20), stream("s"), outbox());
+        let subscription = subscribe(&hub, &s, A, 0, &outbox);
         outbox.drain();
 
-        hub.unsubscribe(A, subscription);
-        hub.publish(&[message(&s, "1")]);
+        hub.unsubscribe(subscription);
+        publish(&hub, &[message(&s, "1")]);
 
         assert!(outbox.drain().is_empty());
         assert!(hub.is_empty());
@@ -382,25 +653,23 @@ mod tests {
     /// found by the next publish.
     #[test]
     fn who_comes_as_the_last_one_leaves_is_not_lost() {
-        let (hub, s) = (Hub::default(), stream("s"));
+        let (hub, s) = (Hub::new(1 << 20), stream("s"));
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let outbox = outbox();
                 while !stop.load(Ordering::Relaxed) {
-                    let subscription =
-                        hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
-                    hub.unsubscribe(A, subscription);
+                    let subscription = subscribe(&hub, &s, A, 0, &outbox);
+                    hub.unsubscribe(subscription);
                     outbox.drain();
                 }
             });
             for _ in 0..20_000 {
                 let outbox = outbox();
-                let subscription =
-                    hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
-                hub.publish(&[message(&s, "1")]);
+                let subscription = subscribe(&hub, &s, A, 0, &outbox);
+                publish(&hub, &[message(&s, "1")]);
                 assert_eq!(outbox.drain(), [confirm(A), delivery(A, "1")]);
-                hub.unsubscribe(A, subscription);
+                hub.unsubscribe(subscription);
             }
             stop.store(true, Ordering::Relaxed);
         });
@@ -421,9 +690,8 @@ mod tests {
 
     #[tokio::test]
     async fn following_a_source_delivers_its_batches_in_order() {
-        let (hub, s, outbox) = (Arc::new(Hub::default()), stream("s"), outbox());
-        let _subscription =
-            hub.subscribe(&s, &A.into(), Of::Events(SubscriptionId(0)), Encoding::Plain, &outbox);
+        let (hub, s, outbox) = (Arc::new(Hub::new(1 << 20)), stream("s"), outbox());
+        let _subscription = subscribe(&hub, &s, A, 0, &outbox);
         let (writer, source) = memory();
 
         tokio::spawn(follow(source, hub.clone(), 1 << 16, |_| {}));

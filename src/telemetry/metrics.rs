@@ -36,6 +36,11 @@ pub struct Metrics {
     pub subscribes_confirmed: Counter,
     pub subscribes_rejected: Counter,
     pub subscribes_repeated: Counter,
+    pub commands_history: Counter,
+    pub commands_foreign: Counter,
+    pub resumed: Counter,
+    pub replayed_messages: Counter,
+    pub replays_failed: Counter,
 }
 
 /// Registered with the recorder that was installed first, or with none in a test.
@@ -48,6 +53,11 @@ impl Metrics {
     /// Counts what was refused, by reason: one of a few words in the source.
     pub fn refused(&self, reason: &'static str) {
         counter!(REFUSALS, "reason" => reason).increment(1);
+    }
+
+    /// Counts a client that can't be given what it missed, by the word for why.
+    pub fn not_resumed(&self, reason: &'static str) {
+        counter!(RESUMES, "result" => reason).increment(1);
     }
 
     /// Counts a connection that ended, by the word for why.
@@ -98,6 +108,12 @@ impl Metrics {
             "Cookies that should say who connects and can't be read, by reason"
         );
         describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed, by reason");
+        describe_counter!(
+            RESUMES,
+            "Clients that came back to go on where they were, by whether they could or why not"
+        );
+        describe_counter!(REPLAYED, "Messages read from the table for clients that came back");
+        describe_counter!(REPLAYS_FAILED, "Streams whose last messages could not be read for newcomers");
         Self {
             connections: gauge!(CONNECTIONS),
             subscriptions: gauge!(SUBSCRIPTIONS),
@@ -127,6 +143,11 @@ impl Metrics {
             subscribes_confirmed: counter!(SUBSCRIBES, "answer" => "confirmed"),
             subscribes_rejected: counter!(SUBSCRIBES, "answer" => "rejected"),
             subscribes_repeated: counter!(SUBSCRIBES, "answer" => "repeated"),
+            commands_history: counter!(COMMANDS, "command" => "history"),
+            commands_foreign: counter!(COMMANDS, "command" => "foreign"),
+            resumed: counter!(RESUMES, "result" => "resumed"),
+            replayed_messages: counter!(REPLAYED),
+            replays_failed: counter!(REPLAYS_FAILED),
         }
     }
 }
@@ -151,5 +172,8 @@ const COMMANDS: &str = "tablecast_commands_total";
 const SUBSCRIBES: &str = "tablecast_subscribes_total";
 const REFUSALS: &str = "tablecast_refusals_total";
 const CLOSED: &str = "tablecast_connections_closed_total";
+const RESUMES: &str = "tablecast_resumes_total";
+const REPLAYED: &str = "tablecast_replayed_messages_total";
+const REPLAYS_FAILED: &str = "tablecast_replays_failed_total";
 const COOKIES_UNREADABLE: &str = "tablecast_cookies_unreadable_total";
 const HANDSHAKES_FAILED: &str = "tablecast_tls_handshakes_failed_total";

@@ -289,7 +289,7 @@ async fn what_was_written_since_a_time_is_found_among_what_is_older(table: Table
     let cut = server.cut().await;
     let log = server.bus.log.clone();
     let since = async |time, max| {
-        let replay = log.since(vec![stream("a"), stream("b")], midnight + time, cut.clone(), max).await?;
+        let replay = log.since(vec![stream("a"), stream("b")], midnight + time, 0, cut.clone(), max).await?;
         all(replay).await
     };
     let found = since(3600, 100).await.unwrap();
@@ -299,6 +299,9 @@ async fn what_was_written_since_a_time_is_found_among_what_is_older(table: Table
     assert_eq!(since(7201, 100).await.unwrap(), []);
     assert_eq!(since(0, 310).await.unwrap().len(), 310);
     assert_eq!(since(0, 309).await.unwrap_err(), Rejection::TooMany(309));
+
+    let at_least = log.since(vec![stream("a"), stream("b")], midnight + 7201, 5, cut.clone(), 100).await.unwrap();
+    assert_eq!(payloads(&all(at_least).await.unwrap()), ["301", "306", "307", "308", "309", "310"]);
 
     let rest = server.missed(&["a", "b"], &found[4].token.word).await.unwrap();
     assert_eq!(payloads(&rest), expected[5..]);

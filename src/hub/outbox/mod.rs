@@ -12,7 +12,7 @@ use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
 use super::socket::Socket;
 use queue::{BATCH_FRAMES, Lent, Queue};
 
-pub use queue::Of;
+pub use queue::{Manner, Of};
 
 /// One connection's queue of frames, and the socket that takes them.
 ///
@@ -43,6 +43,8 @@ struct State {
     error: Option<io::Error>,
     /// The connection's task.
     task: Option<Waker>,
+    /// The task waits until little waits.
+    wants_room: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +95,9 @@ pub enum Backlog {
 }
 
 impl Outbox {
-    pub fn new(socket: impl Socket + 'static, max_bytes: usize) -> Self {
-        let state = State { queue: Queue::default(), turn: Turn::Free, error: None, task: None };
+    pub fn new(socket: impl Socket + 'static, manner: Manner, max_bytes: usize) -> Self {
+        let queue = Queue::new(manner);
+        let state = State { queue, turn: Turn::Free, error: None, task: None, wants_room: false };
         Self { state: Mutex::new(state), socket: Box::new(socket), max_bytes }
     }
 
@@ -114,11 +117,11 @@ impl Outbox {
     pub fn offer(&self, frame: Frame, of: Of) -> Offered {
         self.change(|state| {
             let was_closing = state.queue.closing().is_some();
-            if !state.queue.push(frame, of, self.max_bytes) {
+            if !state.queue.push_live(frame, of, self.max_bytes) {
                 return (Offered::Refused, !was_closing);
             }
             let is_much = state.queue.waiting() > self.max_bytes / 2;
-            if state.turn != Turn::Free {
+            if state.turn != Turn::Free || state.queue.is_empty() {
                 return (Offered::Queued { is_much }, false);
             }
             state.turn = Turn::HandedOver;
@@ -138,6 +141,40 @@ impl Outbox {
     /// Withdraws what waits for a subscription, but for a message half of which is out.
     pub fn withdraw(&self, subscription: SubscriptionId) {
         self.state.lock().queue.withdraw(subscription);
+    }
+
+    /// What the hub offers from now on waits until the last hold is released: there is more to say before it.
+    pub fn hold(&self) {
+        self.state.lock().queue.hold();
+    }
+
+    /// Ends one hold.
+    pub fn release(&self) {
+        self.change(|state| {
+            state.queue.release();
+            ((), state.turn == Turn::Free)
+        });
+    }
+
+    /// Removes what is held of a subscription: it will be queued in another way.
+    pub fn forget_held(&self, subscription: SubscriptionId) {
+        self.state.lock().queue.forget_held(subscription);
+    }
+
+    /// How many bytes a subscription may be given at once.
+    pub fn room_for_past(&self) -> usize {
+        self.max_bytes / 2
+    }
+
+    /// Resolves once so little waits that more can be queued. For the connection's task alone.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.queue.waiting() <= self.max_bytes / 4 || state.queue.closing().is_some() {
+            return Poll::Ready(());
+        }
+        state.register(cx);
+        state.wants_room = true;
+        Poll::Pending
     }
 
     /// How far behind the client is.
@@ -174,6 +211,14 @@ impl Outbox {
         });
     }
 
+    /// The last answers of a connection that was closed in [`Manner::Extended`], and why it is.
+    pub fn answer_last(&self, answers: Vec<Frame>) {
+        self.change(|state| {
+            state.queue.answer(answers);
+            ((), state.turn == Turn::Free)
+        });
+    }
+
     pub fn is_closing(&self) -> bool {
         self.state.lock().queue.closing().is_some()
     }
@@ -204,7 +249,7 @@ impl Outbox {
             return Poll::Pending;
         }
         match self.write_all(cx, state) {
-            Ok(true) if self.is_closing() => Poll::Ready(Ok(())),
+            Ok(true) if self.state.lock().queue.is_complete() => Poll::Ready(Ok(())),
             Ok(_) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -215,10 +260,11 @@ impl Outbox {
     pub(super) fn write(&self) {
         let state = self.state.lock();
         let result = self.write_all(&mut Context::from_waker(Waker::noop()), state);
-        if matches!(result, Ok(true)) && !self.is_closing() {
+        let mut state = self.state.lock();
+        let wants_room = std::mem::take(&mut state.wants_room);
+        if matches!(result, Ok(true)) && state.queue.closing().is_none() && !wants_room {
             return;
         }
-        let mut state = self.state.lock();
         state.error = result.err().or(state.error.take());
         if let Some(task) = state.task.take() {
             drop(state);

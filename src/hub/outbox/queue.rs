@@ -14,6 +14,11 @@ pub(super) struct Queue {
     frames: VecDeque<Queued>,
     /// Bytes of these frames, without those of the first that were written.
     bytes: usize,
+    /// Messages that wait until what comes before them has been queued.
+    held: VecDeque<Queued>,
+    held_bytes: usize,
+    /// So many subscriptions wait for that.
+    holds: u32,
     /// How much of the first frame was written.
     written: usize,
     /// So many frames, the first, are out for a system call.
@@ -21,6 +26,22 @@ pub(super) struct Queue {
     /// Some frames are nobody's any more.
     marked: bool,
     closing: Option<Closing>,
+    manner: Manner,
+    /// It is closed, and the client's last commands are to be answered before it is told so.
+    owes_answers: bool,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    /// The client is told why.
+    #[default]
+    Cable,
+    /// The same, once all its commands have been answered: AnyCable's client closes a channel for ever
+    /// whose subscribe was not.
+    Extended,
+    /// There are no last words.
+    EventStream,
 }
 
 #[derive(Debug)]
@@ -50,6 +71,15 @@ pub enum Of {
     Nobody,
 }
 
+impl Of {
+    pub fn subscription(self) -> Option<SubscriptionId> {
+        match self {
+            Self::Events(id) | Self::State(id) => Some(id),
+            Self::Connection | Self::Nobody => None,
+        }
+    }
+}
+
 /// One system call takes so many frames,
 pub(super) const BATCH_FRAMES: usize = 64;
 /// and about so many bytes.
@@ -61,6 +91,10 @@ const KEPT_FRAMES: usize = 4;
 pub(super) type Lent = [Option<Frame>; BATCH_FRAMES];
 
 impl Queue {
+    pub fn new(manner: Manner) -> Self {
+        Self { manner, ..Self::default() }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
@@ -75,7 +109,16 @@ impl Queue {
     }
 
     /// Queues a frame, if it fits; what doesn't, closes.
-    pub fn push(&mut self, mut frame: Frame, of: Of, max_bytes: usize) -> bool {
+    pub fn push(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
+        self.take(frame, of, max_bytes, false)
+    }
+
+    /// The same, behind what is held, unless it is the connection's own.
+    pub fn push_live(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
+        self.take(frame, of, max_bytes, self.holds > 0 && of.subscription().is_some())
+    }
+
+    fn take(&mut self, mut frame: Frame, of: Of, max_bytes: usize, is_held: bool) -> bool {
         if self.closing.is_some() {
             return false;
         }
@@ -94,14 +137,47 @@ impl Queue {
                 }
             }
         }
-        self.append(frame, of);
+        if is_held {
+            self.held_bytes += frame.len();
+            self.held.push_back(Queued { frame: Some(frame), of });
+        } else {
+            self.append(frame, of);
+        }
         true
     }
 
     /// Where less than half of the bound waits one frame of any size fits, or the largest could
     /// never be delivered.
     fn fits(&self, frame: &Frame, max_bytes: usize) -> bool {
-        self.bytes + frame.len() <= max_bytes || self.bytes <= max_bytes / 2
+        let waiting = self.bytes + self.held_bytes;
+        waiting + frame.len() <= max_bytes || waiting <= max_bytes / 2
+    }
+
+    /// Messages that come from now on wait for a [`Self::release`].
+    pub fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    /// Ends one hold. With the last one what was held follows what has been queued meanwhile.
+    pub fn release(&mut self) {
+        self.holds = self.holds.saturating_sub(1);
+        if self.holds == 0 {
+            self.bytes += std::mem::take(&mut self.held_bytes);
+            self.frames.append(&mut self.held);
+            self.held = VecDeque::new();
+        }
+    }
+
+    /// Removes what is held of a subscription.
+    pub fn forget_held(&mut self, id: SubscriptionId) {
+        let bytes = &mut self.held_bytes;
+        self.held.retain(|queued| {
+            let stays = queued.of.subscription() != Some(id);
+            if !stays {
+                *bytes -= queued.len();
+            }
+            stays
+        });
     }
 
     /// Whether the last frame doesn't fit, which it may be let in for while others are lent.
@@ -117,12 +193,27 @@ impl Queue {
 
     /// Withdraws what waits for a subscription.
     pub fn withdraw(&mut self, id: SubscriptionId) {
-        self.remove(|queued| matches!(queued.of, Of::Events(of) | Of::State(of) if of == id));
+        self.forget_held(id);
+        self.remove(|queued| queued.of.subscription() == Some(id));
     }
 
     /// Of each state only the latest message stays. O(frames).
     fn conflate(&mut self) {
         let mut seen = HashSet::new();
+        let bytes = &mut self.held_bytes;
+        let mut kept = VecDeque::new();
+        for mut queued in std::mem::take(&mut self.held).into_iter().rev() {
+            if let Of::State(_) = queued.of {
+                *bytes -= queued.len();
+                if !seen.insert(queued.of) {
+                    continue;
+                }
+                queued.frame = queued.frame.map(|frame| frame.last());
+                *bytes += queued.len();
+            }
+            kept.push_front(queued);
+        }
+        self.held = kept;
         let fixed = self.fixed();
         for index in (0..self.frames.len()).rev() {
             let queued = &mut self.frames[index];
@@ -147,6 +238,8 @@ impl Queue {
             return;
         }
         self.closing = Some(closing);
+        // What is held comes after what will never come.
+        (self.held, self.held_bytes) = (VecDeque::new(), 0);
         match closing {
             Closing::Disconnect(reason) => {
                 if reason == DisconnectReason::SlowConsumer {
@@ -154,12 +247,38 @@ impl Queue {
                     // between it and being told so.
                     self.remove(|_| true);
                 }
-                self.append(Frame::disconnect(reason), Of::Connection);
-                self.append(Frame::close(CloseCode::Normal, ""), Of::Connection);
+                match self.manner {
+                    Manner::Cable => self.say_why(reason),
+                    Manner::Extended => self.owes_answers = true,
+                    Manner::EventStream => {}
+                }
             }
             Closing::Violation(code) => self.append(Frame::close(code, ""), Of::Connection),
             Closing::Client => {}
             Closing::Stalled | Closing::Gone => self.remove(|_| true),
+        }
+    }
+
+    fn say_why(&mut self, reason: DisconnectReason) {
+        self.append(Frame::disconnect(reason), Of::Connection);
+        self.append(Frame::close(CloseCode::Normal, ""), Of::Connection);
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_complete(&self) -> bool {
+        self.closing.is_some() && !self.owes_answers
+    }
+
+    /// Answers to commands that came before the end, and then why it is one.
+    pub fn answer(&mut self, answers: Vec<Frame>) {
+        if !std::mem::take(&mut self.owes_answers) {
+            return;
+        }
+        for answer in answers {
+            self.append(answer, Of::Connection);
+        }
+        if let Some(Closing::Disconnect(reason)) = self.closing {
+            self.say_why(reason);
         }
     }
 

@@ -35,7 +35,7 @@ fn texts(mut wire: &[u8]) -> Vec<String> {
 /// An outbox whose socket takes `room` bytes and then nothing until they are read.
 fn outbox(max_bytes: usize, room: usize) -> (Outbox, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(room);
-    (Outbox::new(Mutex::new(ours), max_bytes), theirs)
+    (Outbox::new(Mutex::new(ours), Manner::Cable, max_bytes), theirs)
 }
 
 fn waiting(outbox: &Outbox) -> usize {
@@ -204,7 +204,7 @@ fn states_that_come_while_others_are_written_stay_within_the_bound() {
             }
         });
         let meanwhile = Mutex::new(vec![states as Box<dyn FnOnce() + Send>]);
-        Outbox::new(Once { meanwhile }, MAX)
+        Outbox::new(Once { meanwhile }, Manner::Cable, MAX)
     });
     for _ in 0..15 {
         outbox.push(frame(&"e".repeat(100)), Of::Events(TWO));
@@ -297,7 +297,7 @@ proptest! {
                 }) as Box<dyn FnOnce() + Send>
             });
             let socket = Interrupted { takes, taken: taken.clone(), meanwhile: Mutex::new(meanwhile.collect()) };
-            Outbox::new(socket, max_bytes)
+            Outbox::new(socket, Manner::Cable, max_bytes)
         });
         // Something to write, for as long as something is to happen meanwhile.
         for _ in 0..acts.len() {

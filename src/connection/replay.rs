@@ -1,0 +1,217 @@
+//! Giving a client what it missed, while its new messages are held back.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tablecast_protocol::{At, Frame};
+
+use super::Context;
+use crate::bus::{Cut, Log, Rejection, Replay, Resumed};
+use crate::hub::{Answer, Dialect, Gift, Of, Outbox, Past, SubscriptionId};
+use crate::stream::Stream;
+use crate::telemetry::metrics;
+
+/// Reads back for clients, within limits.
+pub struct History {
+    pub log: Log,
+    /// How old a position may be.
+    pub window: Option<Duration>,
+    pub max_messages: usize,
+}
+
+/// Where a client wants to go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// The word that came with the last message that it has.
+    Word(String),
+    /// Messages of this second or later, by its own clock: it has none.
+    Since(i64),
+    /// It has said so in a way that can't be read.
+    Unreadable,
+}
+
+/// One that waits for what it missed. Its messages are held meanwhile.
+pub struct Request {
+    pub id: SubscriptionId,
+    pub of: Of,
+    pub identifier: Arc<str>,
+    pub dialect: Dialect,
+    pub stream: Stream,
+    pub from: From,
+    /// What a newcomer is given, and who can't go on from where it was.
+    pub past: Option<Past>,
+}
+
+/// What is left to do for it.
+pub enum Outcome {
+    /// Nothing: it has been given all, and told so.
+    Given,
+    /// It is as if it were new.
+    Give(Gift),
+    /// It can't go on, and there is nothing else to give it.
+    Refused,
+    /// What it missed can't be read now: it is to come again, and nothing is lost.
+    Unavailable,
+}
+
+/// One after the other: a connection has one place in the queue for the database, however much it asks for.
+#[derive(Default)]
+pub struct Replays {
+    waiting: VecDeque<Request>,
+    running: Option<(SubscriptionId, Running)>,
+}
+
+type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// A clock may be ahead of ours by so much.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+/// Messages of so many bytes go into the queue together.
+const CHUNK_BYTES: usize = 16 << 10;
+
+impl History {
+    /// Whether a client's clock can be believed.
+    pub fn check_since(&self, since: i64) -> Result<(), Rejection> {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let now = seconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        if since > now.saturating_add(seconds(CLOCKS_APART)) {
+            return Err(Rejection::SinceAhead);
+        }
+        match self.window {
+            Some(window) if since < now.saturating_sub(seconds(window)) => Err(Rejection::TooOld),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Replays {
+    pub fn push(&mut self, request: Request) {
+        self.waiting.push_back(request);
+    }
+
+    pub fn awaits(&self, id: SubscriptionId) -> bool {
+        self.running.as_ref().is_some_and(|(running, _)| *running == id)
+            || self.waiting.iter().any(|request| request.id == id)
+    }
+
+    /// Whether there was one, which is nobody's any more now.
+    pub fn cancel(&mut self, id: SubscriptionId) -> bool {
+        if self.running.as_ref().is_some_and(|(running, _)| *running == id) {
+            self.running = None;
+            return true;
+        }
+        let before = self.waiting.len();
+        self.waiting.retain(|request| request.id != id);
+        self.waiting.len() < before
+    }
+
+    /// The next one that is done.
+    pub fn poll_next(
+        &mut self,
+        cx: &mut Task<'_>,
+        context: &Arc<Context>,
+        outbox: &Arc<Outbox>,
+    ) -> Poll<(SubscriptionId, Outcome)> {
+        if self.running.is_none() {
+            let Some(request) = self.waiting.pop_front() else { return Poll::Pending };
+            let id = request.id;
+            self.running = Some((id, Box::pin(run(context.clone(), outbox.clone(), request))));
+        }
+        let Some((id, running)) = &mut self.running else { return Poll::Pending };
+        let id = *id;
+        running.as_mut().poll(cx).map(|outcome| {
+            self.running = None;
+            (id, outcome)
+        })
+    }
+}
+
+async fn run(context: Arc<Context>, outbox: Arc<Outbox>, request: Request) -> Outcome {
+    let rejection = match resume(&context, &outbox, &request).await {
+        Ok(outcome) => {
+            metrics().resumed.increment(1);
+            return outcome;
+        }
+        Err(rejection) => rejection,
+    };
+    metrics().not_resumed(rejection.name());
+    tracing::debug!(%rejection, "a client can't go on from where it was");
+    match request.past {
+        _ if matches!(rejection, Rejection::Away(_) | Rejection::ShuttingDown) => Outcome::Unavailable,
+        Some(past) => Outcome::Give(Gift { past, unless: None, answer: Some(Answer::Reject) }),
+        None => Outcome::Refused,
+    }
+}
+
+async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> Result<Outcome, Rejection> {
+    let History { log, window, max_messages } = &context.history;
+    if let From::Since(since) = request.from {
+        context.history.check_since(since)?;
+    }
+    // What is held by then is in the cut, and so in what is read.
+    let forgets = {
+        let (outbox, id) = (outbox.clone(), request.id);
+        move |_: &Cut| outbox.forget_held(id)
+    };
+    let cut = log.cut(forgets).await?;
+    let streams = vec![request.stream.clone()];
+    let replay = match &request.from {
+        From::Word(word) => {
+            let resumed: Resumed = cut.accept(word, *window)?;
+            if let Some(past @ Past::Latest) = request.past {
+                return Ok(Outcome::Give(Gift {
+                    past,
+                    unless: Some(resumed),
+                    answer: Some(Answer::Confirm),
+                }));
+            }
+            log.missed(streams, resumed, cut, *max_messages).await?
+        }
+        From::Since(since) => {
+            let at_least = request.past.map_or(0, Past::count);
+            log.since(streams, *since, at_least, cut, *max_messages).await?
+        }
+        From::Unreadable => return Err(Rejection::Malformed),
+    };
+    give(context, outbox, request, replay).await?;
+    outbox.push(Frame::confirm_history(&request.identifier), Of::Connection);
+    outbox.release();
+    Ok(Outcome::Given)
+}
+
+/// Queues it as fast as the client takes it.
+async fn give(
+    context: &Context,
+    outbox: &Outbox,
+    request: &Request,
+    mut replay: Replay,
+) -> Result<(), Rejection> {
+    let head = request.dialect.head(&request.identifier);
+    loop {
+        let page = replay.page().await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        metrics().replayed_messages.increment(page.len() as u64);
+        let mut rest = &page[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |message: &&_| {
+                let crate::bus::Replayed { payload, .. } = *message;
+                let fits = bytes < CHUNK_BYTES;
+                bytes += payload.len();
+                fits
+            };
+            let (chunk, later) = rest.split_at(rest.iter().take_while(fits).count());
+            rest = later;
+            let messages = chunk.iter().map(|message| {
+                (&*message.payload, Some(At { epoch: &message.token.word, offset: message.token.offset }))
+            });
+            poll_fn(|cx| outbox.poll_room(cx)).await;
+            outbox.push(context.hub.encode(request.dialect, &head, messages), request.of);
+        }
+    }
+}
