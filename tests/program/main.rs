@@ -14,7 +14,7 @@ mod hostile;
 mod identity;
 mod keys;
 mod limits;
-// mod log;
+mod log;
 mod lookup;
 mod mariadb;
 mod postgres;
