@@ -300,7 +300,8 @@ async fn what_was_written_since_a_time_is_found_among_what_is_older(table: Table
     assert_eq!(since(0, 310).await.unwrap().len(), 310);
     assert_eq!(since(0, 309).await.unwrap_err(), Rejection::TooMany(309));
 
-    let at_least = log.since(vec![stream("a"), stream("b")], midnight + 7201, 5, cut.clone(), 100).await.unwrap();
+    let at_least =
+        log.since(vec![stream("a"), stream("b")], midnight + 7201, 5, cut.clone(), 100).await.unwrap();
     assert_eq!(payloads(&all(at_least).await.unwrap()), ["301", "306", "307", "308", "309", "310"]);
 
     let rest = server.missed(&["a", "b"], &found[4].token.word).await.unwrap();
