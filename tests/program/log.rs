@@ -37,7 +37,7 @@ fn stream(name: &str) -> Stream {
 }
 
 /// A server without its sockets.
-struct Follower {
+pub struct Follower {
     bus: Bus,
     /// Payloads with the word that a client has with each.
     got: Vec<(String, String)>,
@@ -45,14 +45,14 @@ struct Follower {
 }
 
 impl Follower {
-    async fn start(url: &str) -> Self {
+    pub async fn start(url: &str) -> Self {
         let config = config(url);
         Database::new(&config).migrate(&Migration::default()).await.unwrap();
         Self { bus: Bus::open(&config).await.unwrap(), got: Vec::new(), superseded: BTreeSet::new() }
     }
 
     /// Follows until this message has come.
-    async fn until(&mut self, payload: &str) {
+    pub async fn until(&mut self, payload: &str) {
         while !self.got.iter().any(|(got, _)| got == payload) {
             let batch = timeout(PATIENCE, self.bus.tail.next()).await.expect("it comes");
             let Batch::Released(batch) = batch else { panic!("{batch:?}") };
@@ -63,6 +63,11 @@ impl Follower {
                 }
                 self.got.push((message.payload.to_string(), tokens.after(index).word.into()));
             }
+        }
+    }
+
+    pub async fn until_new_history(&mut self) {
+        while !matches!(timeout(PATIENCE, self.bus.tail.next()).await.expect("it comes"), Batch::NewHistory) {
         }
     }
 
@@ -79,14 +84,14 @@ impl Follower {
     }
 
     /// What a client that comes with this word is given in these streams.
-    async fn missed(&mut self, streams: &[&str], word: &str) -> Result<Vec<Replayed>, Rejection> {
+    pub async fn missed(&mut self, streams: &[&str], word: &str) -> Result<Vec<Replayed>, Rejection> {
         let cut = self.cut().await;
         let from = cut.accept(word, None)?;
         let streams = streams.iter().map(|name| stream(name)).collect();
         all(self.bus.log.missed(streams, from, cut, Most::OrNone(10_000)).await?).await
     }
 
-    fn word_after(&self, payload: &str) -> String {
+    pub fn word_after(&self, payload: &str) -> String {
         self.got.iter().find(|(got, _)| got == payload).unwrap().1.clone()
     }
 }
@@ -102,11 +107,11 @@ async fn all(mut replay: Replay) -> Result<Vec<Replayed>, Rejection> {
     }
 }
 
-fn payloads(replayed: &[Replayed]) -> Vec<&str> {
+pub fn payloads(replayed: &[Replayed]) -> Vec<&str> {
     replayed.iter().map(|message| &*message.payload).collect()
 }
 
-fn insert(stream: &str, payload: &str) -> String {
+pub fn insert(stream: &str, payload: &str) -> String {
     format!("INSERT INTO tablecast_publish (stream, data, prefix) VALUES ('{stream}', '{payload}', 'p')")
 }
 
@@ -411,7 +416,7 @@ async fn is_another_life(table: &Table, anew: impl FnOnce()) {
     anew();
 
     let mut starts = table.follow().await;
-    while !matches!(timeout(PATIENCE, server.bus.tail.next()).await.expect("it comes"), Batch::NewHistory) {}
+    server.until_new_history().await;
     table.publish("a", 2..=5);
     for server in [&mut server, &mut starts] {
         assert_eq!(server.missed(&["a"], &word).await.unwrap_err(), Rejection::AnotherHistory);
