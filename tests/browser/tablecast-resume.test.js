@@ -77,6 +77,22 @@ test("what came while the server was away is received once, in its order", async
   assert.deepEqual([...busy.all("missed"), ...quiet.all("missed")], []);
 });
 
+test("a stream that was silent until the server went is caught up by the clock", async (t) => {
+  const server = await open(t);
+  const subscription = subscribe(cable(t, server.cable), "s");
+  await subscription.next("connected");
+
+  await server.stop("SIGKILL");
+  await server.insert("s", 1);
+  const successor = await open(t, server);
+  await until(subscription, 1);
+  await successor.insert("s", 2);
+  await until(subscription, 2);
+
+  assert.deepEqual(subscription.all("received"), [1, 2]);
+  assert.deepEqual(subscription.all("missed"), []);
+});
+
 test("a subscription begins where it is told to, and asks once for all who share it", async (t) => {
   const server = await open(t);
   const first = subscribe(cable(t, server.cable), "s");

@@ -202,6 +202,22 @@ fn what_commits_while_the_server_is_down_comes_once_it_is_back() {
 }
 
 #[test]
+fn a_stream_that_was_silent_until_the_server_went_is_caught_up_by_the_clock() {
+    let mut server = server().open().start();
+    let mut watch = Watch::start_alone(&server, &["s", "--positions", "--count", "2"], 1.0);
+
+    server.kill();
+    let sql = "INSERT INTO tablecast_publish (stream, data) VALUES ('s', '1')";
+    support::sqlite3(&server.database(), sql);
+    let server = server.again();
+
+    assert_eq!(watch.take(1).0, values([1]));
+    server.insert("s", "2");
+    assert_eq!(watch.take(1).0, values([2]));
+    assert_eq!(watch.exit_code(), Some(0));
+}
+
+#[test]
 fn a_position_that_cannot_be_gone_on_from_is_said_so() {
     let here = server().open().start();
     let elsewhere = server().open().start();
