@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Builder, Frame, Server, Socket, request, server, tablecast, until};
+use crate::support::{Builder, Frame, Server, Socket, request, server, sqlite3, tablecast, until};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The secret_key_base of the vectors that Rails made (`tests/vectors/rails.json`).
@@ -200,6 +200,42 @@ fn a_session_is_looked_up_and_its_end_ends_the_socket() {
 
     is_told(&mut socket, "unauthorized", false);
     is_told(&mut connect(&server, "/cable", &[("Cookie", SESSION_42)]), "unauthorized", false);
+}
+
+#[test]
+fn check_asks_the_database_of_sessions_too() {
+    let builder = server();
+    let check = |query: &str, database: &str| {
+        let output = tablecast()
+            .args(["check", "--public-streams=news", "--rails-cookie=signed:session_id"])
+            .args([&format!("--secret-key-base={SECRET_KEY_BASE}"), &format!("--session-query={query}")])
+            .arg(format!("--session-database-url=sqlite:{database}"))
+            .current_dir(builder.folder())
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let migrated = tablecast().arg("migrate").current_dir(builder.folder()).output().unwrap();
+    assert!(migrated.status.success());
+    sqlite3(
+        &builder.folder().join("app.db"),
+        "CREATE TABLE sessions (id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL, role TEXT)",
+    );
+
+    let (code, said) = check("SELECT user_id, role FROM sessions WHERE id = $1", "app.db");
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("sessions in SQLite app.db: the query is good, and gives user_id, role\n"), "{said}");
+
+    for (query, database, wrong) in [
+        ("SELECT user_id FROM session WHERE id = $1", "app.db", "no such table: session"),
+        ("SELECT owner FROM sessions WHERE id = $1", "app.db", "no such column: owner"),
+        ("SELECT user_id FROM sessions WHERE id = $1", "elsewhere.db", "is away"),
+    ] {
+        let (code, said) = check(query, database);
+        let line = said.lines().find(|line| line.starts_with("wrong: ")).unwrap_or_default();
+        assert!(code == 1 && line.contains("--session-query") && line.contains(wrong), "{query}: {said}");
+        assert!(said.contains("table solid_cable_messages is good"), "the rest is checked too: {said}");
+    }
 }
 
 #[test]
