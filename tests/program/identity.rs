@@ -224,7 +224,10 @@ fn check_asks_the_database_of_sessions_too() {
 
     let (code, said) = check("SELECT user_id, role FROM sessions WHERE id = $1", "app.db");
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("sessions in SQLite app.db: the query is good, and gives user_id, role\n"), "{said}");
+    assert!(
+        said.contains("sessions in SQLite app.db: the query is good, and gives user_id, role\n"),
+        "{said}"
+    );
 
     for (query, database, wrong) in [
         ("SELECT user_id FROM session WHERE id = $1", "app.db", "no such table: session"),

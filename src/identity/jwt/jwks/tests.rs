@@ -328,6 +328,23 @@ fn only_public_keys_for_signatures_are_taken() {
 }
 
 #[test]
+fn only_plain_http_from_elsewhere_can_be_altered() {
+    let can_be_altered = |source: &str| source.parse::<Source>().unwrap().can_be_altered();
+    for url in ["http://idp.example.com/keys", "HTTP://10.0.0.1/", "http://localhost.example.com/"] {
+        assert!(can_be_altered(url), "{url}");
+    }
+    for safe in [
+        "keys.json",
+        "https://idp.example.com/keys",
+        "http://localhost:8080/",
+        "http://127.8.0.1/",
+        "http://[::1]:80/",
+    ] {
+        assert!(!can_be_altered(safe), "{safe}");
+    }
+}
+
+#[test]
 fn a_source_is_a_file_or_a_url_without_a_password() {
     assert_eq!("keys/jwks.json".parse(), Ok(Source::File("keys/jwks.json".into())));
     let url: Source = "https://idp.example.com/keys?token=s3cret".parse().unwrap();
