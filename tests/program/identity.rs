@@ -2,7 +2,12 @@
 //! known by then.
 
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use crate::support::{Builder, Frame, Server, Socket, request, server, sqlite3, tablecast, until};
@@ -159,6 +164,34 @@ fn a_cookie_of_rails_says_who_connects() {
     let forged = SESSION_42.replace("--bdb6", "--bdb7");
     is_told(&mut connect(&server, "/cable", &[("Cookie", &forged)]), "unauthorized", false);
     assert_eq!(server.metric("tablecast_cookies_unreadable_total{reason=\"wrong_key\"}"), 1.0);
+}
+
+const COOKIE_KEY: [u8; 64] = [7; 64];
+
+/// `cookies.signed[:session_id] = { value: 42, expires: … }`, under a key of its own.
+fn expiring_cookie(lasts: Duration) -> String {
+    let exp = humantime::format_rfc3339_millis(SystemTime::now() + lasts);
+    let envelope = format!(r#"{{"_rails":{{"message":"NDI=","exp":"{exp}","pur":"cookie.session_id"}}}}"#);
+    let text = STANDARD.encode(envelope);
+    let key_of_hmac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &COOKIE_KEY);
+    let digest = HEXLOWER.encode(hmac::sign(&key_of_hmac, text.as_bytes()).as_ref());
+    format!("session_id={}--{digest}", text.replace('=', "%3D"))
+}
+
+#[test]
+fn a_cookie_that_ends_ends_its_connection() {
+    let key = format!("--rails-signed-key={}", HEXLOWER.encode(&COOKIE_KEY));
+    let servers = [with_cookies(&[&key]).start(), with_sessions(&[&key]).0];
+
+    let cookie = expiring_cookie(Duration::from_secs(2));
+    let mut sockets =
+        servers.each_ref().map(|server| welcomed(server, "/cable", &[("Cookie", cookie.as_str())]));
+    for socket in &mut sockets {
+        is_told(socket, "token_expired", false);
+    }
+    for server in &servers {
+        is_told(&mut connect(server, "/cable", &[("Cookie", &cookie)]), "unauthorized", false);
+    }
 }
 
 #[test]
