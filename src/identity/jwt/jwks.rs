@@ -78,7 +78,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 1 << 20;
 /// A token without a `kid` is tried with each of its kind.
 const MAX_KEYS: usize = 64;
-/// Anybody can make up names of keys: they are looked for only so often.
+/// Anybody can make up names of keys, or sign with one of their own: they are looked for only so often.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
 /// After a look that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
