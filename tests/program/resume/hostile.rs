@@ -100,9 +100,10 @@ fn positions_of_many_megabytes_are_refused_before_they_are_read() {
 fn positions_as_long_as_a_request_may_be_are_none() {
     let server = with_rules().start();
     beside_a_client(&server, || {
+        let has = who_missed_one(&server);
         let mut socket = server.connect_extended();
         for long in ["a".repeat(60_000), format!("a{}", "A".repeat(256)), "\u{1f980}".repeat(10_000)] {
-            subscribe_with(&mut socket, &events(1), &who_missed_one(&server).with_epoch(&long).history());
+            subscribe_with(&mut socket, &events(1), &has.with_epoch(&long).history());
             rejected(&mut socket, &events(1));
             socket.command("unsubscribe", &events(1));
         }
@@ -186,8 +187,8 @@ fn forged_lists_of_gaps_get_no_more_than_the_streams_own_messages() {
             with_gaps(vec![0]),
             with_gaps(vec![1, good.high]),
             with_gaps(vec![1, u64::MAX]),
-            with_gaps(vec![u64::MAX, 0]),
-            with_gaps(vec![u64::MAX, u64::MAX]),
+            with_gaps(vec![i64::MAX as u64, 0]),
+            with_gaps(vec![i64::MAX as u64, i64::MAX as u64]),
             with_gaps(vec![good.high + 5, 0]),
             with_gaps(vec![2, 0, 1, 0]),
             with_gaps(vec![2, 0, 0, 0]),

@@ -76,9 +76,10 @@ fn insert(stream: &str, data: impl std::fmt::Display) -> String {
     format!("INSERT INTO tablecast_publish (stream, data) VALUES ('{stream}', '{data}')")
 }
 
-/// Publishes numbers to a stream.
+/// Publishes numbers to a stream, and waits until they have been released.
 fn publish_numbers(server: &Server, stream: &str, numbers: impl IntoIterator<Item = u32>) {
     server.publish_all(numbers.into_iter().map(|n| (stream, json!(n))));
+    caught_up(server);
 }
 
 /// Waits until a server has released all that was committed before.
