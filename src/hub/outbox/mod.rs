@@ -2,6 +2,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
 
 use super::socket::Socket;
+use crate::bus::Mark;
 use queue::{BATCH_FRAMES, Lent, Queue};
 
 pub use queue::{Manner, Of};
@@ -123,11 +125,11 @@ impl Outbox {
         })
     }
 
-    /// Queues a frame that the writers are to write.
-    pub fn offer(&self, frame: Frame, of: Of) -> Offered {
+    /// Queues messages that the writers are to write. `marks` are theirs, and are asked for where they are held.
+    pub fn offer(&self, frame: Frame, of: Of, marks: impl FnOnce() -> Box<[Mark]>) -> Offered {
         self.change(|state| {
             let was_closing = state.queue.closing().is_some();
-            if !state.queue.push_live(frame, of, self.max_bytes) {
+            if !state.queue.push_live(frame, of, marks, self.max_bytes) {
                 return (Offered::Refused, !was_closing);
             }
             let is_much = state.queue.waiting() > self.max_bytes / 2;
@@ -142,7 +144,7 @@ impl Outbox {
     /// Queues a heartbeat, unless other frames wait that say as much.
     pub fn offer_ping(&self, frame: &Frame) -> Offered {
         if self.state.lock().queue.is_empty() {
-            self.offer(frame.clone(), Of::Connection)
+            self.offer(frame.clone(), Of::Connection, Box::default)
         } else {
             Offered::Queued { is_much: false }
         }
@@ -171,9 +173,19 @@ impl Outbox {
         });
     }
 
-    /// Removes what is held of a subscription: it will be queued in another way.
-    pub fn forget_held(&self, subscription: SubscriptionId) {
-        self.state.lock().queue.forget_held(subscription);
+    /// The messages of a subscription that are held.
+    pub fn held(&self, subscription: SubscriptionId) -> HashSet<Mark> {
+        self.state.lock().queue.held(subscription).collect()
+    }
+
+    /// How much of a subscription is held by now: see [`Self::forget_held`].
+    pub fn held_frames(&self, subscription: SubscriptionId) -> usize {
+        self.state.lock().queue.held_frames(subscription)
+    }
+
+    /// Removes the oldest that is held of a subscription, so much of it: it has been queued in another way.
+    pub fn forget_held(&self, subscription: SubscriptionId, frames: usize) {
+        self.state.lock().queue.forget_held(subscription, frames);
     }
 
     /// How many bytes a subscription may be given at once.
