@@ -60,6 +60,16 @@ enum Turn {
     Blocked(Instant),
 }
 
+/// What became of what was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// The socket takes no more for now.
+    Some,
+    All,
+    /// The outbox was closed, and nothing more will come.
+    AllThereIs,
+}
+
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
@@ -271,8 +281,8 @@ impl Outbox {
             return Poll::Pending;
         }
         match self.write_all(cx, state) {
-            Ok(true) if self.state.lock().queue.is_complete() => Poll::Ready(Ok(())),
-            Ok(_) => Poll::Pending,
+            Ok(Written::AllThereIs) => Poll::Ready(Ok(())),
+            Ok(Written::All | Written::Some) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
     }
@@ -284,7 +294,7 @@ impl Outbox {
         let result = self.write_all(&mut Context::from_waker(Waker::noop()), state);
         let mut state = self.state.lock();
         let wants_room = std::mem::take(&mut state.wants_room);
-        if matches!(result, Ok(true)) && state.queue.closing().is_none() && !wants_room {
+        if matches!(result, Ok(Written::All)) && state.queue.closing().is_none() && !wants_room {
             return;
         }
         state.error = result.err().or(state.error.take());
@@ -294,9 +304,12 @@ impl Outbox {
         }
     }
 
-    /// Says whether all was written; else the socket takes no more for now. The turn is the
-    /// caller's.
-    fn write_all<'a>(&'a self, cx: &mut Context<'_>, mut state: MutexGuard<'a, State>) -> io::Result<bool> {
+    /// The turn is the caller's.
+    fn write_all<'a>(
+        &'a self,
+        cx: &mut Context<'_>,
+        mut state: MutexGuard<'a, State>,
+    ) -> io::Result<Written> {
         let mut lent: Lent = [const { None }; BATCH_FRAMES];
         let mut blocked_since = match state.turn {
             Turn::Blocked(since) => Some(since),
@@ -319,12 +332,13 @@ impl Outbox {
                 Poll::Pending => {
                     let since = blocked_since.filter(|_| taken == 0).unwrap_or_else(Instant::now);
                     state.turn = Turn::Blocked(since);
-                    return Ok(false);
+                    return Ok(Written::Some);
                 }
             }
         }
         state.turn = Turn::Free;
-        Ok(true)
+        // Asked under the lock under which nothing was left: it may be closed a moment later, with more in it.
+        Ok(if state.queue.is_complete() { Written::AllThereIs } else { Written::All })
     }
 
     /// Says how much the socket has taken, and whether it takes more.
