@@ -1,3 +1,5 @@
+mod holds;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::thread;
