@@ -120,7 +120,7 @@ impl Queue {
 
     fn take(&mut self, mut frame: Frame, of: Of, max_bytes: usize, is_held: bool) -> bool {
         if self.closing.is_some() {
-            return false;
+            return self.take_answer(frame, of, max_bytes);
         }
         if !self.fits(&frame, max_bytes) {
             let is_state = matches!(of, Of::State(_));
@@ -133,7 +133,7 @@ impl Queue {
                 // What is lent and was marked takes no room once it is back; then we look again.
                 if !is_state || self.lent == 0 {
                     self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
-                    return false;
+                    return self.take_answer(frame, of, max_bytes);
                 }
             }
         }
@@ -144,6 +144,16 @@ impl Queue {
             self.append(frame, of);
         }
         true
+    }
+
+    /// A command that is carried out while somebody else closes, or whose answer is the last straw, is answered
+    /// all the same.
+    fn take_answer(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
+        let is_owed = self.owes_answers && of == Of::Connection && self.bytes <= 2 * max_bytes;
+        if is_owed {
+            self.append(frame, of);
+        }
+        is_owed
     }
 
     /// Where less than half of the bound waits one frame of any size fits, or the largest could
@@ -248,8 +258,9 @@ impl Queue {
             Closing::Disconnect(reason) => {
                 if reason == DisconnectReason::SlowConsumer {
                     // What waits is lost to a client that must start anew, and would stand
-                    // between it and being told so.
-                    self.remove(|_| true);
+                    // between it and being told so. Answers are not.
+                    let keeps_answers = self.manner == Manner::Extended;
+                    self.remove(|queued| !(keeps_answers && queued.of == Of::Connection));
                 }
                 match self.manner {
                     Manner::Cable => self.say_why(reason),
