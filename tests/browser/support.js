@@ -15,7 +15,7 @@ import { chromium } from "playwright-core";
 /** What the slowest event may take: Rails' own client comes back within 18 s. */
 const PATIENCE = 30_000; // ms
 
-const TABLECAST = resolve(process.env.TABLECAST_BIN ?? join(import.meta.dirname, "../../target/debug/tablecast"));
+export const TABLECAST = resolve(process.env.TABLECAST_BIN ?? join(import.meta.dirname, "../../target/debug/tablecast"));
 
 // --- What happened, and waiting for it ---------------------------------------------------
 
