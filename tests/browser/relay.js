@@ -43,9 +43,12 @@ class Relay {
     socket.on("data", late).on("end", () => late(null));
   }
 
-  /** Ends all connections, as a network does that is gone. */
+  /** Ends all connections, as a network does that is gone. Says whether there was any. */
   drop() {
-    for (const { client, server } of this.#links) for (const socket of [client, server]) socket.resetAndDestroy();
+    const links = [...this.#links];
+    for (const { client, server } of links) for (const socket of [client, server]) socket.resetAndDestroy();
+    this.#links.clear();
+    return links.length > 0;
   }
 
   /** What clients send is on its way until `release`. */

@@ -240,13 +240,13 @@ class Server {
   }
 }
 
-/** `tablecast serve`, in a fresh folder if no other is named. */
-export async function serve(t, args, { cwd, listen = "127.0.0.1:0" } = {}) {
+/** `tablecast serve`, in a fresh folder if no other is named, on a file there if no other database is. */
+export async function serve(t, args, { cwd, listen = "127.0.0.1:0", url = "sqlite:cable.db" } = {}) {
   cwd ??= await folder(t);
   const program = start(
     t,
     TABLECAST,
-    ["serve", "--database-url", "sqlite:cable.db", "--listen", listen, "--internal-listen", "127.0.0.1:0", ...args],
+    ["serve", "--database-url", url, "--listen", listen, "--internal-listen", "127.0.0.1:0", ...args],
     { cwd },
   );
   const line = await program.line(/^listening on ws:/);
