@@ -1,32 +1,18 @@
 /** A PostgreSQL server of a test's own. */
 
-import { appendFile, chown, readdir, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { appendFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import pg from "pg";
 
-import { complete, defer, folder, start } from "./support.js";
+import { complete, defer, freePort, ordinarily, ordinaryFolder, start } from "./support.js";
 
-const NOBODY = 65534; // whoever runs the tests as root: it refuses to be
 const PASSWORD = "secret";
 
 async function programs() {
   const versions = await readdir("/usr/lib/postgresql");
   return join("/usr/lib/postgresql", versions.sort((a, b) => b - a)[0], "bin");
 }
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-  const { port } = server.address();
-  await new Promise((closed) => server.close(closed));
-  return port;
-}
-
-const as = process.getuid() === 0
-  ? (file, args) => ["setpriv", [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups", file, ...args]]
-  : (file, args) => [file, args];
 
 class Postgres {
   constructor(t, cwd, bin, port) {
@@ -35,7 +21,7 @@ class Postgres {
   }
 
   async start() {
-    this.program = start(this.t, ...as(join(this.bin, "postgres"), ["-D", "data"]), { cwd: this.cwd });
+    this.program = start(this.t, ...ordinarily(join(this.bin, "postgres"), ["-D", "data"]), { cwd: this.cwd });
     await this.connect().then((client) => client.end());
   }
 
@@ -71,11 +57,10 @@ class Postgres {
 }
 
 export async function postgres(t) {
-  const [cwd, bin, port] = [await folder(t), await programs(), await freePort()];
-  if (process.getuid() === 0) await chown(cwd, NOBODY, NOBODY);
+  const [cwd, bin, port] = [await ordinaryFolder(t), await programs(), await freePort()];
   await writeFile(join(cwd, "password"), PASSWORD);
   const args = ["-D", "data", "-U", "admin", "--pwfile=password", "--auth=scram-sha-256", "--no-sync", "--no-locale"];
-  const { code, stderr } = await complete(t, ...as(join(bin, "initdb"), [...args, "--encoding=UTF8"]), { cwd });
+  const { code, stderr } = await complete(t, ...ordinarily(join(bin, "initdb"), [...args, "--encoding=UTF8"]), { cwd });
   if (code !== 0) throw new Error(`initdb: ${stderr}`);
   const settings = {
     listen_addresses: "127.0.0.1", port, unix_socket_directories: cwd, fsync: "off", max_connections: 100,

@@ -27,9 +27,8 @@ export class Workload {
     Object.assign(this, { database, streams, random });
   }
 
-  /** So many writers, until so many messages were committed. `progress` hears of each transaction. */
-  async run(writers, messages, progress = () => {}) {
-    const enough = () => this.committed.size >= messages;
+  /** So many writers, until `enough` of so many committed messages. `progress` hears of each transaction. */
+  async run(writers, enough, progress = () => {}) {
     const all = Array.from({ length: writers }, (_, writer) => {
       return this.#write(writer, this.random.fork(), enough, progress);
     });
@@ -39,7 +38,7 @@ export class Workload {
   async #write(writer, random, enough, progress) {
     let client = await this.database.connect();
     let n = 0;
-    while (!enough()) {
+    while (!enough(this.committed.size)) {
       const written = [];
       try {
         await client.query("BEGIN");
@@ -64,6 +63,15 @@ export class Workload {
       await sleep(random.below(40));
     }
     await client.end();
+  }
+
+  /** A message behind all others; what tells it from them. */
+  static isEnd = ({ writer, n }) => writer === -1 && n === 1;
+
+  /** The first message of each stream, or behind all others the last. */
+  async mark(n) {
+    const sql = "INSERT INTO tablecast_publish (stream, data) VALUES ($1, $2)";
+    for (const stream of this.streams) await this.database.query(sql, [stream, JSON.stringify({ writer: -1, n })]);
   }
 
   /** By stream, what is in the table. */
