@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
@@ -23,6 +23,8 @@ pub struct Connections {
     next_slot: AtomicUsize,
     /// Those that have a name, by it.
     named: DashMap<Arc<str>, Slab<Arc<Outbox>>>,
+    /// Who comes now shook hands before the server was told to stop, and is told too.
+    draining: AtomicBool,
 }
 
 struct Entry {
@@ -48,6 +50,7 @@ impl Default for Connections {
             slots: (0..ticks).map(|_| Mutex::default()).collect(),
             next_slot: AtomicUsize::new(0),
             named: DashMap::new(),
+            draining: AtomicBool::new(false),
         }
     }
 }
@@ -81,6 +84,11 @@ impl Connections {
         outbox.push(welcome, Of::Connection);
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
         let key = self.slots[slot].lock().insert(Entry { outbox: outbox.clone(), manner, who: who.clone() });
+        // After it stands in its slot, into which who drains looks after setting this: one of the two sees the
+        // other.
+        if self.draining.load(Ordering::Acquire) {
+            outbox.close(Closing::Disconnect(DisconnectReason::ServerRestart));
+        }
         metrics().connections.increment(1);
         Some(Live { connections: self.clone(), slot, key, name })
     }
@@ -169,6 +177,7 @@ impl Connections {
 
     /// Asks all clients to go to another server or come back, spread over `time`.
     pub async fn drain(&self, time: Duration) {
+        self.draining.store(true, Ordering::Release);
         let all = self.all();
         let paced = Duration::from_secs(1) * all.len() as u32 / DISCONNECTS_PER_SECOND;
         let start = Instant::now();

@@ -232,8 +232,10 @@ impl Outbox {
     /// Accepts no more but this answer to a client that wants to go: nothing follows a Close.
     pub fn close_with(&self, answer: Frame) {
         self.change(|state| {
-            state.queue.push(answer, Of::Connection, self.max_bytes);
-            state.queue.close(Closing::Client);
+            if state.queue.closing().is_none() {
+                state.queue.push(answer, Of::Connection, self.max_bytes);
+                state.queue.close(Closing::Client);
+            }
             ((), true)
         });
     }

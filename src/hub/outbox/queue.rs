@@ -119,14 +119,13 @@ impl Queue {
 
     /// Queues a frame, if it fits; what doesn't, closes.
     pub fn push(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
-        if self.owes_answers && of == Of::Connection {
-            // An answer to a command that was being carried out in the moment of the end.
-            self.append(frame, of);
-            return true;
+        match self.make_room(frame, of, max_bytes) {
+            Ok(frame) => {
+                self.append(frame, of);
+                true
+            }
+            Err(refused) => self.take_answer(refused, of, max_bytes),
         }
-        let Some(frame) = self.make_room(frame, of, max_bytes) else { return false };
-        self.append(frame, of);
-        true
     }
 
     /// The same, behind what is held, unless it is the connection's own. `marks` are the messages'.
@@ -140,16 +139,16 @@ impl Queue {
         if self.holds == 0 || of.subscription().is_none() {
             return self.push(frame, of, max_bytes);
         }
-        let Some(frame) = self.make_room(frame, of, max_bytes) else { return false };
+        let Ok(frame) = self.make_room(frame, of, max_bytes) else { return false };
         self.held_bytes += frame.len();
         self.held.push_back(Held { frame, of, marks: marks() });
         true
     }
 
-    /// What is to be queued of a frame. None, and closed, where there is no room for it.
-    fn make_room(&mut self, mut frame: Frame, of: Of, max_bytes: usize) -> Option<Frame> {
+    /// What is to be queued of a frame; the error, and the end, where there is no room for it.
+    fn make_room(&mut self, mut frame: Frame, of: Of, max_bytes: usize) -> Result<Frame, Frame> {
         if self.closing.is_some() {
-            return None;
+            return Err(frame);
         }
         if !self.fits(&frame, max_bytes) {
             let is_state = matches!(of, Of::State(_));
@@ -162,11 +161,21 @@ impl Queue {
                 // What is lent and was marked takes no room once it is back; then we look again.
                 if !is_state || self.lent == 0 {
                     self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
-                    return None;
+                    return Err(frame);
                 }
             }
         }
-        Some(frame)
+        Ok(frame)
+    }
+
+    /// A command that is carried out while somebody else closes, or whose answer is the last straw, is answered
+    /// all the same.
+    fn take_answer(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
+        let is_owed = self.owes_answers && of == Of::Connection && self.bytes <= 2 * max_bytes;
+        if is_owed {
+            self.append(frame, of);
+        }
+        is_owed
     }
 
     /// Where less than half of the bound waits one frame of any size fits, or the largest could

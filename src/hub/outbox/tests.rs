@@ -107,6 +107,33 @@ async fn a_full_queue_gives_way_to_the_word_that_it_was() {
     assert_eq!(reading.await.unwrap(), [frame("1234").as_bytes(), &last_words()].concat());
 }
 
+#[tokio::test]
+async fn a_client_that_needs_its_answers_gets_them_however_slowly_it_reads() {
+    let (ours, theirs) = tokio::io::duplex(4);
+    let outbox = Outbox::new(Mutex::new(ours), Manner::Extended, 17);
+    outbox.push(frame("begun"), Of::Events(ONE));
+    outbox.push(frame("yes"), Of::Connection);
+    assert!(flush(&outbox).is_pending());
+    outbox.push(frame("lost"), Of::Events(ONE));
+    assert!(!outbox.is_closing());
+
+    // The last straw is one itself, and one comes while somebody else has just closed.
+    assert!(outbox.push(frame("no"), Of::Connection));
+    assert!(outbox.is_closing());
+    assert!(outbox.push(frame("yes"), Of::Connection));
+    assert!(!outbox.push(frame("late"), Of::Events(ONE)));
+    outbox.answer_last(vec![frame("last")]);
+
+    let reading = tokio::spawn(read(theirs));
+    poll_fn(|cx| outbox.poll_flush(cx)).await.unwrap();
+    drop(outbox);
+    let expected: Vec<u8> = ["begun", "yes", "no", "yes", "last"]
+        .iter()
+        .flat_map(|text| frame(text).as_bytes().to_vec())
+        .collect();
+    assert_eq!(reading.await.unwrap(), [expected, last_words()].concat());
+}
+
 #[test]
 fn one_message_of_any_size_fits_where_little_waits() {
     let (outbox, _theirs) = outbox(10, 1);
