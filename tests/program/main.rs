@@ -27,5 +27,6 @@ mod streams;
 mod tail;
 mod tls;
 mod trim;
+mod watch;
 mod wire;
 mod writers;
