@@ -46,8 +46,8 @@ fn positions(line: &str) -> Vec<&str> {
     line.split(|c| !is_of_one(c)).filter(|word| word.len() >= 18 && word.starts_with('a')).collect()
 }
 
-/// Types what a page shows, where it is for a server that runs: it prints what the page says. Positions are
-/// others, but the same where the page has the same.
+/// Types what a page shows, where it is for a server that runs: it prints what the page says, but for its positions,
+/// which are also others in the commands that follow.
 fn type_in(steps: Vec<(String, Vec<String>)>, server: &Server) {
     let mut known: HashMap<String, String> = HashMap::new();
     let path = Path::new(env!("CARGO_BIN_EXE_tablecast")).parent().unwrap();
@@ -71,8 +71,8 @@ fn type_in(steps: Vec<(String, Vec<String>)>, server: &Server) {
             let line = lines.next().unwrap_or_else(|| panic!("{typed} does not print {shown}")).unwrap();
             let (mut shown, mut rest) = (shown.clone(), line.as_str());
             for (position, real) in positions(&shown.clone()).into_iter().zip(positions(&line)) {
-                let real = known.entry(position.to_owned()).or_insert(real.to_owned());
                 shown = shown.replace(position, real);
+                known.insert(position.to_owned(), real.to_owned());
             }
             // What is left out may be anything.
             for part in shown.split('…') {
