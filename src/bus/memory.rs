@@ -58,7 +58,7 @@ pub fn mark(id: i64) -> Mark {
 
 /// What a client has that goes on behind this id.
 pub fn resumed(high: i64) -> Resumed {
-    Resumed(Ids { high, gaps: Vec::new() })
+    Resumed { ids: Ids { high, gaps: Vec::new() }, time: 0 }
 }
 
 /// Who follows a source, and says when it has handed on what.
