@@ -55,7 +55,7 @@ proptest! {
         let command = Command::parse(&text).unwrap();
 
         let (parsed, back) = match &command {
-            Command::Subscribe { identifier } => ("subscribe", identifier),
+            Command::Subscribe { identifier, .. } => ("subscribe", identifier),
             Command::Unsubscribe { identifier } => ("unsubscribe", identifier),
             Command::Message { identifier } => ("message", identifier),
         };

@@ -121,7 +121,7 @@ impl EventStream {
         let forgets = {
             let (outbox, count) = (self.outbox.clone(), self.targets.len() as u32);
             // What is held by then is in the cut, and so in what is read.
-            move |_: &Cut| (0..count).for_each(|id| outbox.forget_held(SubscriptionId(id)))
+            move |_: &Cut| (0..count).for_each(|id| outbox.forget_held(SubscriptionId(id), usize::MAX))
         };
         let cut = history.log.cut(forgets).await?;
         let rejection = match &self.last_event_id {

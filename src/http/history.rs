@@ -121,7 +121,8 @@ async fn answer(
 
 async fn reader<'a>(app: &'a App, parts: &Parts, asker: Asker) -> Result<Reader<'a>, Problem> {
     if let Asker::Worker = asker {
-        return Ok(Reader::Worker(authorize(app, &parts.headers)?));
+        let key = authorize(app, &parts.headers)?;
+        return Ok(Reader::Worker(key.map_or(&Scope::Everything, |key| &key.opens)));
     }
     let socket = parts.extensions.get::<Arc<Accepted>>().expect("the listener says where from");
     let _place = app.clients.shake_hands(socket.peer, &parts.headers).map_err(cable::too_many)?;

@@ -50,6 +50,15 @@ impl Past {
             Self::Last(count) => count,
         }
     }
+
+    /// Whether who knows this knows that.
+    pub fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Latest, Self::Latest) => true,
+            (Self::Last(count), Self::Last(fewer)) => fewer <= count,
+            (Self::Latest, Self::Last(_)) | (Self::Last(_), Self::Latest) => false,
+        }
+    }
 }
 
 impl Remembered {

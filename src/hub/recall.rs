@@ -135,7 +135,8 @@ impl Hub {
         self.with_memory(recall, |subscribers, past| {
             subscribers.memory_mut().give_up(past);
             for waiting in std::mem::take(&mut subscribers.waiting) {
-                if waiting.gift.past == past {
+                // Who wants fewer waits for the same, if the memory was to hold more.
+                if past.covers(waiting.gift.past) {
                     subscribers.disappoint(waiting);
                 } else {
                     subscribers.waiting.push(waiting);

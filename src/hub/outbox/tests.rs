@@ -94,7 +94,7 @@ async fn a_full_queue_gives_way_to_the_word_that_it_was() {
     outbox.push(frame("90"), Of::Events(ONE));
     assert!(flush(&outbox).is_pending());
 
-    assert_eq!(outbox.offer(frame("123456"), Of::Events(ONE)), Offered::Refused);
+    assert_eq!(outbox.offer(frame("123456"), Of::Events(ONE), Box::default), Offered::Refused);
 
     let closing = poll_fn(|cx| outbox.poll_closing(cx)).await;
     assert_eq!(closing, Closing::Disconnect(DisconnectReason::SlowConsumer));
@@ -275,7 +275,7 @@ fn an_outbox_waits_for_the_writers_once() {
     let outbox = Arc::new(outbox);
     let writers = Writers::default();
     for _ in 0..100 {
-        if let Offered::ToHandOver { .. } = outbox.offer(frame("1"), Of::Events(ONE)) {
+        if let Offered::ToHandOver { .. } = outbox.offer(frame("1"), Of::Events(ONE), Box::default) {
             writers.hand_over(&mut vec![outbox.clone()]);
         }
         // Its own task was woken by its client, and came first.
@@ -390,7 +390,7 @@ async fn many_who_push_and_write_lose_nothing() {
         let mut to_hand_over = Vec::new();
         for n in 0..FRAMES {
             for outbox in &outboxes {
-                match outbox.offer(frame(&format!("e{n:05}")), Of::Events(ONE)) {
+                match outbox.offer(frame(&format!("e{n:05}")), Of::Events(ONE), Box::default) {
                     Offered::ToHandOver { .. } => to_hand_over.push(outbox.clone()),
                     Offered::Queued { .. } => {}
                     Offered::Refused => panic!("there was room"),
