@@ -48,8 +48,8 @@ proptest! {
     }
 
     #[test]
-    fn commands_come_back_as_they_were_written(identifier in ".*", which in 0..3usize) {
-        let name = ["subscribe", "unsubscribe", "message"][which];
+    fn commands_come_back_as_they_were_written(identifier in ".*", which in 0..5usize) {
+        let name = ["subscribe", "unsubscribe", "message", "history", "presence"][which];
         let text = serde_json::json!({ "command": name, "identifier": identifier, "data": "{}" }).to_string();
 
         let command = Command::parse(&text).unwrap();
@@ -58,6 +58,9 @@ proptest! {
             Command::Subscribe { identifier, .. } => ("subscribe", identifier),
             Command::Unsubscribe { identifier } => ("unsubscribe", identifier),
             Command::Message { identifier } => ("message", identifier),
+            Command::History { identifier, .. } => ("history", identifier),
+            Command::Presence { identifier } => ("presence", identifier),
+            other => return Err(TestCaseError::fail(format!("{other:?}"))),
         };
         prop_assert_eq!(parsed, name);
         prop_assert_eq!(&**back, &*identifier);
