@@ -9,7 +9,7 @@ use serde_json::json;
 use super::position::forged;
 use super::{insert, last, on_each_database, publish_numbers, serve, state, with_rules};
 use crate::support::{
-    Authority, Database, Event, Events, Server, Wire, begin, request, server, tablecast, until,
+    Authority, Database, Event, Events, Server, Wire, begin, get, postgres, request, server, tablecast, until,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -523,6 +523,54 @@ fn what_was_missed_comes_through_a_small_buffer_and_what_is_new_behind_it() {
         assert_eq!(events.message(), large(n).to_string());
     }
     expect(&mut events, 1000..1020);
+}
+
+/// `EventSource` calls `onopen` then: a page may begin its job there.
+#[test]
+fn what_commits_after_the_response_has_begun_is_never_missed() {
+    let server = with_rules().start();
+    for round in 0..50 {
+        let query = format!("{}&stream=s{round}", identified(&[&state(round), &last(round)]));
+        let mut events = Events::open(server.public, &query, &[]);
+        server.publish_all(
+            [format!("s{round}"), format!("state:{round}"), format!("log:{round}")]
+                .iter()
+                .map(|stream| (stream.as_str(), json!(round))),
+        );
+        expect(&mut events, [round; 3]);
+    }
+}
+
+#[test]
+fn while_the_database_is_away_it_is_to_come_back() {
+    let mut postgres = postgres::server().start();
+    let database = postgres.database();
+    let server = serve(&database).start();
+    let mut open = listen(&server, &["s"]);
+    database.sql(&insert("s", 1));
+    expect(&mut open, [1]);
+    postgres.stop();
+    until("it says so", || get(server.public, "/ready").status == 503);
+
+    let id = open.last_id.clone();
+    let mut late = back(&server, &["s"], &id);
+    assert_eq!(late.event().unwrap().retry.as_deref(), Some("2000"));
+    assert_eq!(late.event(), None);
+    get(server.internal, "/position").problem(503);
+    get(server.public, "/history?stream=s").problem(503);
+    postgres.start_again();
+
+    database.sql(&insert("s", 2));
+    // Who was there stays, and who comes back has missed nothing.
+    expect(&mut open, [2]);
+    until("it follows", || get(server.public, "/ready").status == 200);
+    let mut late = back(&server, &["s"], &id);
+    expect(&mut late, [2]);
+    late.up_to_date();
+    assert_eq!(server.metric("tablecast_subscriptions"), 2.0, "who was sent away has left nothing behind");
+    database.sql(&insert("s", 3));
+    expect(&mut open, [3]);
+    expect(&mut late, [3]);
 }
 
 #[test]
