@@ -164,7 +164,7 @@ impl Wake for Count {
 }
 
 #[test]
-fn there_is_room_once_little_waits_and_whoever_has_written_it_says_so() {
+fn there_is_room_once_little_waits() {
     let (outbox, mut theirs) = outbox(100, 20);
     let (outbox, woken) = (Arc::new(outbox), Arc::new(Count(AtomicUsize::new(0))));
     let waker = Waker::from(woken.clone());
@@ -197,6 +197,25 @@ fn there_is_room_once_little_waits_and_whoever_has_written_it_says_so() {
     assert!(outbox.poll_room(&mut cx).is_pending());
     outbox.close(Closing::Client);
     assert!(outbox.poll_room(&mut cx).is_ready());
+}
+
+#[test]
+fn a_writer_that_has_written_all_tells_who_waits_for_room() {
+    let (outbox, _theirs) = outbox(100, 1000);
+    let woken = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(woken.clone());
+    let handed_over = offer(&outbox, &"x".repeat(50), Of::Events(ONE), &[1]);
+    assert!(matches!(handed_over, Offered::ToHandOver { .. }));
+    assert!(outbox.poll_room(&mut Context::from_waker(&waker)).is_pending());
+
+    outbox.write();
+
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert!(outbox.poll_room(&mut Context::from_waker(&waker)).is_ready());
+    // Who doesn't wait isn't woken.
+    offer(&outbox, "1", Of::Events(ONE), &[2]);
+    outbox.write();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
 }
 
 fn extended(max_bytes: usize) -> Outbox {
