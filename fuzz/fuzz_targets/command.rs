@@ -47,8 +47,12 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 fuzz_target!(|text: &str| {
     let (asks, rule) = text.split_once('\n').unwrap_or((text, ""));
     let identifier = match Command::parse(asks) {
-        Ok(Command::Subscribe { identifier }) => identifier,
-        Ok(Command::Unsubscribe { .. } | Command::Message { .. }) => return,
+        Ok(Command::Subscribe { identifier, history }) => {
+            // Whatever a client claims to have is a text, or nothing.
+            assert!(history.is_none_or(|history| history.epochs.len() <= asks.len()));
+            identifier
+        }
+        Ok(_) => return,
         Err(_) => asks.into(),
     };
     let Ok(identifier) = Identifier::parse(&identifier) else { return };

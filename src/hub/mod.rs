@@ -404,9 +404,11 @@ impl Subscribers {
             fits
         };
         let fitting = known.iter().rev().take_while(fits).count().max(1).min(known.len());
+        // What is held is in these positions, and comes after them: its own say the same soon enough.
+        let has_positions = held.is_empty();
         let messages = known[known.len() - fitting..]
             .iter()
-            .map(|message| (&*message.payload, Some(at_of(&message.token))));
+            .map(|message| (&*message.payload, has_positions.then(|| at_of(&message.token))));
         let frame = encode(compressor, key.dialect, &group.head, messages);
         if !frame.is_empty() {
             outbox.push(frame, *of);
