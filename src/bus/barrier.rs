@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-/// What is called once, with the source between two batches: all that `Cut` says was released has been
-/// handed on by then, and nothing else.
-type Asked<Cut> = Box<dyn FnOnce(&Cut) + Send>;
+/// Somebody who waits. Once nobody waits for the answer any more it is dropped: while the database is away
+/// clients come and go, and what is kept for one may hold its socket open.
+struct Asked<Cut> {
+    /// Called once, with the source between two batches: all that `Cut` says was released has been handed on by
+    /// then, and nothing else.
+    at: Box<dyn FnOnce(&Cut) + Send>,
+    answer: oneshot::Sender<Cut>,
+}
 
 /// The tail's side.
 pub struct Barriers<Cut> {
@@ -25,7 +30,7 @@ pub struct BarrierHandle<Cut> {
     wake: Arc<Notify>,
 }
 
-impl<Cut> Barriers<Cut> {
+impl<Cut: Clone> Barriers<Cut> {
     pub fn new(wake: Arc<Notify>) -> Self {
         let (asked, waiting) = mpsc::unbounded_channel();
         Self { asked, waiting, before_look: Vec::new(), looked: Vec::new(), wake }
@@ -40,6 +45,7 @@ impl<Cut> Barriers<Cut> {
         while let Ok(asked) = self.waiting.try_recv() {
             self.before_look.push(asked);
         }
+        self.before_look.retain(|asked| !asked.answer.is_closed());
     }
 
     /// It was complete: it has shown all that had been committed when it began.
@@ -53,8 +59,11 @@ impl<Cut> Barriers<Cut> {
             return;
         }
         let cut = cut();
-        for asked in self.looked.drain(..) {
-            asked(&cut);
+        for Asked { at, answer } in self.looked.drain(..) {
+            if !answer.is_closed() {
+                at(&cut);
+                let _ = answer.send(cut.clone());
+            }
         }
     }
 }
@@ -62,16 +71,12 @@ impl<Cut> Barriers<Cut> {
 impl<Cut: Clone + Send + 'static> BarrierHandle<Cut> {
     /// Waits until all that was committed before this call has been released, and handed on to
     /// who follows the source. `at` is called in that moment, before anything newer is handed on. None: the
-    /// source has ended.
+    /// source has ended. Where this is dropped before that moment `at` is dropped too, at the next look at the latest.
     pub async fn wait(&self, at: impl FnOnce(&Cut) + Send + 'static) -> Option<Cut> {
-        let (sender, answer) = oneshot::channel();
-        let asked = move |cut: &Cut| {
-            at(cut);
-            let _ = sender.send(cut.clone());
-        };
-        self.asked.send(Box::new(asked)).ok()?;
+        let (answer, answered) = oneshot::channel();
+        self.asked.send(Asked { at: Box::new(at), answer }).ok()?;
         self.wake.notify_one();
-        answer.await.ok()
+        answered.await.ok()
     }
 }
 
@@ -83,21 +88,25 @@ impl<Cut> Clone for BarrierHandle<Cut> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// What the asker has heard after each step.
     fn heard(steps: &[fn(&mut Barriers<u8>)]) -> Vec<bool> {
         let mut barriers = Barriers::new(Arc::default());
-        let (sender, mut answer) = oneshot::channel();
+        let (sender, mut answered) = oneshot::channel();
         // A look is under way when it is asked for.
         barriers.begin_look();
-        let asked = |cut: &u8| sender.send(*cut).unwrap();
-        assert!(barriers.asked.send(Box::new(asked)).is_ok());
+        let asked = Asked { at: Box::new(|_: &u8| ()), answer: sender };
+        assert!(barriers.asked.send(asked).is_ok());
         steps
             .iter()
             .map(|step| {
                 step(&mut barriers);
-                answer.try_recv().is_ok()
+                answered.try_recv().is_ok()
             })
             .collect()
     }
@@ -121,5 +130,43 @@ mod tests {
         let steps: [fn(&mut Barriers<u8>); 3] =
             [Barriers::end_look, Barriers::begin_look, |barriers| barriers.pass(|| 7)];
         assert_eq!(heard(&steps), [false, false, false]);
+    }
+
+    /// A client's socket, say.
+    fn kept(barriers: &mut Barriers<u8>, looks: usize) -> bool {
+        let kept = Arc::new(());
+        let keeps = kept.clone();
+        let handle = barriers.handle();
+        let mut waiting = Box::pin(handle.wait(move |_| drop(keeps)));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        for _ in 0..looks {
+            barriers.begin_look();
+        }
+        drop(waiting);
+        barriers.begin_look();
+        Arc::strong_count(&kept) > 1
+    }
+
+    #[test]
+    fn of_who_leaves_while_the_database_is_away_nothing_is_kept() {
+        let mut barriers = Barriers::new(Arc::default());
+        assert!(!kept(&mut barriers, 0));
+        assert!(!kept(&mut barriers, 3));
+        assert!(barriers.before_look.is_empty());
+    }
+
+    #[test]
+    fn who_has_left_is_not_called() {
+        let mut barriers = Barriers::new(Arc::default());
+        let called = Arc::new(AtomicBool::new(false));
+        let calls = called.clone();
+        let handle = barriers.handle();
+        let mut waiting = Box::pin(handle.wait(move |_| calls.store(true, Relaxed)));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        barriers.begin_look();
+        barriers.end_look();
+        drop(waiting);
+        barriers.pass(|| 7);
+        assert!(!called.load(Relaxed));
     }
 }

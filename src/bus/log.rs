@@ -76,6 +76,8 @@ const PAGE_ROWS: usize = 64;
 const PAGE_BYTES: usize = 1 << 20;
 /// So large payloads come with the first page of rows; larger ones are read when it is their turn.
 const INLINE_BYTES: usize = 16 << 10;
+/// A stream's last messages end, whatever their count, with the one that makes them so large together.
+const LATEST_BYTES: usize = 4 << 20;
 /// Rows to a statement that reads no payloads.
 const LISTED_ROWS: usize = 2048;
 /// So many rows are passed that have a stream's hash, and aren't its messages.
@@ -264,7 +266,7 @@ impl Log {
         Ok(self.replay(streams, found, before, time, cut))
     }
 
-    /// The last `count` messages of a stream up to the cut, oldest first.
+    /// The last `count` messages of a stream up to the cut, oldest first; fewer where they are large.
     pub async fn latest(&self, stream: &Stream, cut: &Cut, count: usize) -> Result<Vec<Replayed>, Rejection> {
         let asked = [(stream.clone(), count)];
         Ok(self.latest_of(&asked, cut).await?.pop().expect("one was asked for"))
@@ -293,8 +295,8 @@ impl Log {
                     let next = walk.next(&page);
                     // Rows of open gaps may be there, and are still to be released.
                     let rows = page.into_iter().filter(|row| row.own && cut.released.contains(row.id));
-                    self.take_messages(rows, count, &mut found[walk.of]).await?;
-                    if !is_end && found[walk.of].len() < count && next.passed <= count + MAX_STRANGERS {
+                    let is_full = self.take_messages(rows, count, &mut found[walk.of]).await?;
+                    if !is_end && !is_full && next.passed <= count + MAX_STRANGERS {
                         going_on.push(next);
                     }
                 }
@@ -317,26 +319,29 @@ impl Log {
         Ok(replays.collect())
     }
 
-    /// Appends rows that are messages, with their payloads, until there are `count`.
+    /// Appends rows that are messages, with their payloads, until there are `count`, or many bytes of them. Says
+    /// whether it is so.
     async fn take_messages(
         &self,
         rows: impl Iterator<Item = Found>,
         count: usize,
         found: &mut Vec<Message>,
-    ) -> Result<(), Rejection> {
+    ) -> Result<bool, Rejection> {
+        let mut bytes: usize = found.iter().map(|message| message.payload.len()).sum();
         for row in rows {
-            if found.len() == count {
-                break;
+            if found.len() == count || bytes >= LATEST_BYTES {
+                return Ok(true);
             }
             let payload = match row.payload {
                 Some(payload) => Some(payload),
                 None => self.payloads(&[row.id]).await?.remove(&row.id),
             };
             if let Some(payload) = payload.and_then(json) {
+                bytes += payload.len();
                 found.push(Message { id: row.id, created: row.created, payload });
             }
         }
-        Ok(())
+        Ok(found.len() == count || bytes >= LATEST_BYTES)
     }
 
     fn channels(&self, streams: &[Stream]) -> Vec<Channel> {

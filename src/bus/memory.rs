@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::barrier::Barriers;
-use super::position::{Era, Ids};
+use super::position::{Era, Ids, Token};
 use super::{Batch, Cut, Mark, Message, Resumed, Source};
 use super::{BusConfig, Database, DatabaseUrl, Log, Wake, sqlite};
 use crate::stream::{Prefix, Stream};
@@ -61,17 +61,29 @@ pub fn resumed(high: i64) -> Resumed {
     Resumed { ids: Ids { high, gaps: Vec::new() }, time: 0 }
 }
 
+/// The word of a client that has all up to this id, in a life of the table that all of these are of.
+pub fn token(high: i64) -> Token {
+    cut(high).token()
+}
+
+/// What a word says, to a server that has released all up to this id.
+pub fn accepted(high: i64, word: &str) -> Resumed {
+    cut(high).accept(word, None).expect("it is good")
+}
+
+fn cut(high: i64) -> Cut {
+    Cut::new(Ids { high, gaps: Vec::new() }, Arc::new(Era { history: Some(7), ..Era::default() }))
+}
+
 /// Who follows a source, and says when it has handed on what.
 pub struct Cuts(Barriers<Cut>);
 
 impl Cuts {
     /// All up to this id has been handed on.
     pub fn pass(&mut self, high: i64) {
-        let released = Arc::new(Ids { high, gaps: Vec::new() });
-        let era = Arc::new(Era { history: Some(7), ..Era::default() });
         self.0.begin_look();
         self.0.end_look();
-        self.0.pass(|| Cut { released, era });
+        self.0.pass(|| cut(high));
     }
 }
 

@@ -27,11 +27,13 @@
 //! nothing is believed that could hurt: whatever it says, a client gets rows of a stream that it
 //! may listen to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::Mark;
 use super::gaps::IdRange;
 
 /// A set of released ids, and of which history of a table they are.
@@ -144,6 +146,21 @@ impl Token {
             .unwrap_or_else(|| NO_POSITION.to_owned());
         Self { word: word.into_boxed_str(), offset: ids.high.clamp(0, MAX_OFFSET) as u64 }
     }
+
+    /// What a client has that lacks these, which are still to come. O(marks).
+    pub fn lacking(&self, marks: &HashSet<Mark>) -> Self {
+        let Some(lowest) = marks.iter().min() else { return self.clone() };
+        if let Ok(Position { history, time, ids }) = Position::decode(&self.word)
+            && lowest.0 <= ids.high
+        {
+            let mut lacking: Vec<i64> =
+                marks.iter().map(|mark| mark.0).filter(|id| ids.contains(*id)).collect();
+            lacking.sort_unstable();
+            let ids = ids.lacking(&lacking);
+            return Self::new(&Era { history: Some(history), time, ..Era::default() }, &ids);
+        }
+        self.clone()
+    }
 }
 
 const MAX_OFFSET: i64 = (1 << 53) - 1;
@@ -152,6 +169,14 @@ impl Ids {
     pub fn contains(&self, id: i64) -> bool {
         let next = self.gaps.partition_point(|gap| gap.last < id);
         id <= self.high && self.gaps.get(next).is_none_or(|gap| id < gap.first)
+    }
+
+    /// These without some of them, which ascend.
+    pub fn lacking(&self, ids: &[i64]) -> Self {
+        let mut gaps = self.gaps.clone();
+        gaps.extend(ids.iter().map(|id| IdRange { first: *id, last: *id }));
+        gaps.sort_by_key(|gap| gap.first);
+        Self { high: self.high, gaps: joined(gaps) }
     }
 
     /// The ids that `released` has and this has not. Ascending.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::gaps::IdRange;
 use super::log::Most;
-use super::position::{Ids, Token, joined, without};
+use super::position::{Ids, Token, without};
 use super::{Cut, Log, Rejection, Replay, Replayed, Resumed};
 use crate::stream::Stream;
 
@@ -77,14 +77,6 @@ impl Log {
 }
 
 impl Ids {
-    /// These without some of them, which ascend.
-    fn lacking(&self, ids: &[i64]) -> Self {
-        let mut gaps = self.gaps.clone();
-        gaps.extend(ids.iter().map(|id| IdRange { first: *id, last: *id }));
-        gaps.sort_by_key(|gap| gap.first);
-        Self { high: self.high, gaps: joined(gaps) }
-    }
-
     /// These and one of their gaps.
     fn with(&self, id: i64) -> Self {
         Self { high: self.high, gaps: without(self.gaps.clone(), &[IdRange { first: id, last: id }]) }

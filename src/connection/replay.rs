@@ -173,6 +173,14 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
             }
             log.missed(streams, resumed, cut, Most::OrNone(*max_messages)).await?
         }
+        // A newcomer to a state doesn't come here, but who asks again does.
+        From::Since(_) if request.past == Some(Past::Latest) => {
+            return Ok(Outcome::Give(Gift {
+                past: Past::Latest,
+                unless: None,
+                answer: Some(Answer::Confirm),
+            }));
+        }
         From::Since(since) => {
             let at_least = request.past.map_or(0, Past::count);
             log.since(streams, *since, at_least, cut, *max_messages).await?

@@ -229,7 +229,7 @@ impl Hub {
         let empty = {
             let mut subscribers = subscribers.lock();
             let group = subscribers.groups.get_mut(&key).expect("it has a member");
-            let member = group.members.remove(slot);
+            let Member { outbox, of } = group.members.remove(slot);
             if group.members.is_empty() {
                 subscribers.groups.remove(&key);
             }
@@ -237,7 +237,11 @@ impl Hub {
             subscribers.waiting.retain(|waiting| {
                 let is_it = waiting.slot == slot && waiting.key == key;
                 if is_it {
-                    member.outbox.release();
+                    // First, or a writer takes what was held before it is withdrawn.
+                    if let Some(id) = of.subscription() {
+                        outbox.forget_held(id, usize::MAX);
+                    }
+                    outbox.release();
                 }
                 !is_it
             });
@@ -404,11 +408,11 @@ impl Subscribers {
             fits
         };
         let fitting = known.iter().rev().take_while(fits).count().max(1).min(known.len());
-        // What is held is in these positions, and comes after them: its own say the same soon enough.
-        let has_positions = held.is_empty();
-        let messages = known[known.len() - fitting..]
-            .iter()
-            .map(|message| (&*message.payload, has_positions.then(|| at_of(&message.token))));
+        let fitting = &known[known.len() - fitting..];
+        // One that came late may be held, and a message above it be given first: which doesn't say more than is true.
+        let tokens: Vec<Token> = fitting.iter().map(|message| message.token.lacking(&held)).collect();
+        let messages =
+            fitting.iter().zip(&tokens).map(|(message, token)| (&*message.payload, Some(at_of(token))));
         let frame = encode(compressor, key.dialect, &group.head, messages);
         if !frame.is_empty() {
             outbox.push(frame, *of);

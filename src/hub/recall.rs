@@ -189,7 +189,10 @@ impl Hub {
 
     /// What is remembered may never have happened.
     pub(super) fn forget_all(&self) {
-        let streams = std::mem::take(&mut *self.recalls.remembered.lock());
+        // First, or one that is remembered meanwhile would never be forgotten. And all streams, since somebody
+        // may have one in hand to see whether it can be forgotten.
+        self.recalls.remembered.lock().clear();
+        let streams: Vec<Stream> = self.streams.iter().map(|entry| entry.key().clone()).collect();
         for stream in streams {
             let Some(subscribers) = self.streams.get(&stream).map(|entry| Arc::clone(&entry)) else {
                 continue;
@@ -222,7 +225,7 @@ mod tests {
     use tablecast_protocol::{At, Frame, MessageHead};
 
     use super::*;
-    use crate::bus::memory::{mark, marked, resumed};
+    use crate::bus::memory::{accepted, mark, marked, resumed, token};
     use crate::bus::{Message, Messages, Token};
     use crate::hub::{
         Answer, Dialect, Encoding, Format, Gift, Manner, Of, Outbox, Subscriber, Subscription, SubscriptionId,
@@ -484,6 +487,33 @@ mod tests {
         assert_eq!(fixture.come("A", Some(gift(Past::Last(2)))).got(), ["1", "2"]);
     }
 
+    /// It is the caller's to withdraw what waits, and a writer may be quicker.
+    #[test]
+    fn what_is_held_of_who_leaves_while_it_waits_goes_with_it() {
+        let fixture = fixture();
+        let client = fixture.come("A", Some(gift(Past::Last(2))));
+        fixture.publish([3]);
+        fixture.hub.unsubscribe(client.subscription);
+        assert!(client.outbox.drain().is_empty());
+    }
+
+    /// Else a client that is cut off between the two would never get it.
+    #[test]
+    fn a_message_that_is_given_says_nothing_of_one_that_is_held() {
+        let mut fixture = fixture();
+        let client = fixture.come_as("A", EXTENDED, false, Some(gift(Past::Last(2))));
+        fixture.publish([5]);
+        let recall = fixture.asked().unwrap();
+        fixture.hub.begin(&recall);
+        let given = read([7]).into_iter().map(|message| Remembered { token: token(9), ..message });
+        fixture.hub.load(&recall, given.collect());
+
+        let text = String::from_utf8_lossy(client.outbox.drain()[0].as_bytes()).into_owned();
+        let word = text.split(r#""epoch":""#).nth(1).unwrap().split('"').next().unwrap();
+        let has: Vec<i64> = (1..=9).filter(|id| accepted(9, word).has(mark(*id))).collect();
+        assert_eq!(has, [1, 2, 3, 4, 6, 7, 8, 9]);
+    }
+
     #[test]
     fn what_somebody_waits_for_is_not_forgotten_and_what_nobody_does_is() {
         let mut fixture = with_room(0);
@@ -540,6 +570,14 @@ mod tests {
         assert!(next.got().is_empty(), "that was of the old one");
         fixture.answer([1]);
         assert_eq!(next.got(), ["1"]);
+
+        // Also what somebody else has in hand, to see whether it can be forgotten.
+        let in_hand = fixture.hub.recalls.remembered.lock().pop_front().unwrap();
+        fixture.hub.forget_all();
+        fixture.hub.recalls.remembered.lock().push_back(in_hand);
+        let last = fixture.come("A", Some(gift(Past::Last(2))));
+        assert!(last.got().is_empty());
+        assert!(fixture.asked().is_some());
     }
 
     #[test]

@@ -361,6 +361,15 @@ async fn large_payloads_come_in_small_pages(table: Table) {
     }
     assert!(replay.page().await.unwrap().is_empty());
     assert!(payloads(&server.bus.log.latest(&stream("a"), &cut, 3).await.unwrap()) == large[9..]);
+
+    // All that are asked for are held in memory at once.
+    for payload in large.iter().cycle().take(4 * large.len()) {
+        table.publish("a", [payload]);
+    }
+    let cut = server.cut().await;
+    let latest = payloads(&server.bus.log.latest(&stream("a"), &cut, 1000).await.unwrap());
+    assert_eq!(latest.len(), 42, "of 100,000 bytes until they are 4 MiB");
+    assert!(latest.last() == large.last());
 }
 
 async fn the_latest_of_many_streams_are_read_together(table: Table) {

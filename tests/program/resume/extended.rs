@@ -361,6 +361,19 @@ fn history_can_be_asked_for_by_a_command_of_what_is_subscribed_alone() {
     socket.nothing_else();
 }
 
+#[test]
+fn of_a_state_the_latest_answers_a_command_for_history_since_when() {
+    let server = with_rules().start();
+    let mut socket = server.connect_extended();
+    socket.subscribe(&state(1));
+    publish_numbers(&server, "state:1", 1..=3);
+    expect(&mut socket, &state(1), 1..=3);
+    history_command(&mut socket, &state(1), &json!({ "since": now() - 30 }));
+    expect(&mut socket, &state(1), [3]);
+    confirmed(&mut socket, &state(1));
+    socket.nothing_else();
+}
+
 /// What commits while a client's position is looked at follows the answer, whichever it is.
 #[test]
 fn what_commits_while_a_position_is_looked_at_reaches_also_who_is_rejected() {
