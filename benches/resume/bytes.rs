@@ -18,16 +18,12 @@ pub fn run(report: &mut Report, _scale: &Scale, kind: Kind) {
         let store = kind.store();
         store.jump(id);
         let server = store.serve(&[]);
+        let mut clients = [PROTOCOL, EXTENDED].map(|protocol| subscribed(&server, protocol));
         // The ids before the first row are a gap until they are known to be dead.
-        messages::publish(&server, "job", 1, 1..2);
+        frames(&server, &mut clients, 1);
         wait_for_no_gap(&server);
-        let clients = [PROTOCOL, EXTENDED].map(|protocol| subscribed(&server, protocol));
-        messages::publish(&server, "job", 1, 2..3);
-        let [(plain, _), (extended, frame)] = clients.map(|mut client| {
-            let (_, frame) = client.message().expect("it comes");
-            assert_eq!(messages::number(&frame), 2, "it is the second");
-            (frame.len(), String::from_utf8(frame).expect("it is JSON"))
-        });
+        let [plain, frame] = frames(&server, &mut clients, 2);
+        let (plain, extended) = (plain.len(), frame.len());
         let offset = format!(r#""offset":{}}}"#, id + 1);
         assert!(frame.ends_with(&offset), "another id: {frame}");
         let figure = kind.figure().with("id", id);
@@ -41,6 +37,16 @@ fn subscribed(server: &Server, protocol: &str) -> Subscriber {
     let (_, confirm) = client.message().expect("it is confirmed");
     assert!(confirm.ends_with(CONFIRM), "{}", confirm.escape_ascii());
     client
+}
+
+/// What each is sent of a message.
+fn frames(server: &Server, clients: &mut [Subscriber; 2], number: usize) -> [String; 2] {
+    messages::publish(server, "job", 1, number..number + 1);
+    clients.each_mut().map(|client| {
+        let (_, frame) = client.message().expect("it comes");
+        assert_eq!(messages::number(&frame), number, "it is another");
+        String::from_utf8(frame).expect("it is JSON")
+    })
 }
 
 fn wait_for_no_gap(server: &Server) {

@@ -19,7 +19,7 @@ use crate::store::Kind;
 /// Less than nothing can be kept in.
 const FORGETS: [&str; 2] = ["--replay-memory-bytes", "1B"];
 /// For so long after its start a server is busy with the ids that are missing.
-const SETTLES: Duration = Duration::from_secs(5);
+const SETTLES: Duration = Duration::from_secs(10);
 
 pub fn run(report: &mut Report, scale: &Scale, kind: Kind) {
     let store = kind.store();

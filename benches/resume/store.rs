@@ -82,7 +82,7 @@ impl Store {
                 id - 1
             ),
             Self::Server(Database { engine: Engine::Postgres, .. }, _) => {
-                format!("ALTER TABLE solid_cable_messages ALTER COLUMN id RESTART WITH {id}")
+                format!("SELECT setval(pg_get_serial_sequence('solid_cable_messages', 'id'), {id}, false)")
             }
             Self::Server(Database { engine: Engine::MariaDb, .. }, _) => {
                 format!("ALTER TABLE solid_cable_messages AUTO_INCREMENT = {id}")
