@@ -22,7 +22,7 @@ use crate::connection::{Connections, Context, History};
 use crate::http::{self, App, Clients, ListenerLimits};
 use crate::hub::{self, Hub, Notice};
 use crate::identity::Identification;
-use crate::identity::lookup::{Key, Lookup, Row, recheck};
+use crate::identity::lookup::{Ended, Lookup, recheck};
 use crate::tls::{Certificates, PairError};
 
 /// Bound to its addresses and its table, and not yet serving.
@@ -298,7 +298,7 @@ async fn follow(tail: Tail, context: Arc<Context>) {
 async fn recheck_sessions(lookup: Lookup, every: Duration, connections: Arc<Connections>) {
     let also = connections.clone();
     let open = move || also.sessions();
-    let ended = move |key: &Key, now: Option<&Row>| connections.session_ended(key, now);
+    let ended = move |others: &Ended| connections.sessions_ended(others);
     recheck(lookup, every, open, ended).await;
 }
 

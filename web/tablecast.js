@@ -1,25 +1,35 @@
 /**
- * tablecast.js: a browser client for tablecast, and for anything else that speaks
- * the Action Cable protocol (actioncable-v1-json) over a WebSocket.
+ * tablecast.js: a browser client for tablecast, and for anything else that speaks the Action Cable
+ * protocol over a WebSocket (actioncable-v1-ext-json, else actioncable-v1-json).
  *
  *   import { connect } from "/tablecast.js";
  *
  *   const cable = connect();                                // ws(s)://this-host/cable
  *   const subscription = cable.subscribe("progress:42", {   // or { channel: "…", … }
- *     received(message) { … },                // any JSON value, also null, false or a string
+ *     received(message, { position }) { … },  // any JSON value, also null, false or a string
  *     connected({ reconnected }) { … },       // confirmed; again after every reconnection
+ *     missed({ reason }) { … },               // messages may be missing: load the page's state again
  *     disconnected({ willReconnect }) { … },  // connection lost; false: for good
  *     rejected() { … },                       // refused; the subscription is over
- *   });
+ *   }, { from });
  *   subscription.unsubscribe();
  *   cable.close();
  *
- * Every callback may be left out. Subscriptions of one identifier share one
- * subscription on the wire, so whatever the server sends on subscribing reaches
- * the first of them only.
+ * Every callback may be left out.
+ *
+ * After a lost connection a subscription is given what it missed, once each, before anything newer. Where
+ * the server can't do that it says so, and `missed` is called, without a reason. `from` is a position to begin at,
+ * as `received` or tablecast's HTTP have told it: of the moment at which the page's state was read, say.
+ * A server without positions leaves them undefined, and `missed` has the reason "unsupported" if there was a `from`.
+ *
+ * Subscriptions of one identifier share one subscription on the wire, so whatever the server sends on
+ * subscribing reaches the first of them only. A later one that has another `from` hears `missed`,
+ * with the reason "shared".
  */
 
-const PROTOCOL = "actioncable-v1-json";
+const EXTENDED = "actioncable-v1-ext-json"; // messages have positions
+const PLAIN = "actioncable-v1-json";
+const SLACK = 60; // s; a transaction may commit so long after it wrote its rows' times
 const SILENCE = 7_000; // ms; the server pings every 3 s, so this is two pings missed
 const FIRST_DELAY = 500; // ms; ceiling of the wait before the first reconnection …
 const LONGEST_DELAY = 10_000; // … which doubles with each failure, up to this
@@ -49,7 +59,12 @@ class Cable {
   #failures = 0; // attempts since a connection last proved good
   #retry;
   #watchdog;
-  #channels = new Map(); // identifier (JSON text) -> { confirmed, listeners }
+  #extended = false; // what was selected
+  #ahead = 0; // s; the server's clock less ours
+  // identifier (JSON text) -> { confirmed, listeners, position, since, asked }
+  // position: { stream_id, epoch, offset } of the last message; since: without one, all that came
+  // before this second has come; asked: what of these two the server hasn't answered yet
+  #channels = new Map();
 
   constructor(url, options) {
     this.#url = new URL(url, globalThis.location?.href);
@@ -69,23 +84,28 @@ class Cable {
    * @param {object|string} identifier a channel and its parameters, or the name of
    *   a stream, short for `{ channel: "$pubsub", stream_name: … }`
    * @param {object} [callbacks] see the top of this file
+   * @param {{ from?: string }} [options] a position: begin with what came after it
    * @returns {{ identifier: string, unsubscribe(): void }}
    */
-  subscribe(identifier, callbacks = {}) {
+  subscribe(identifier, callbacks = {}, { from } = {}) {
     const key = JSON.stringify(
       typeof identifier === "string" ? { channel: "$pubsub", stream_name: identifier } : identifier,
     );
     let channel = this.#channels.get(key);
+    const isLate = channel && from && from !== channel.position?.epoch;
     if (!channel) {
       channel = { confirmed: false, listeners: new Set() };
+      // No message has told yet what the server calls the stream; the identifier will do.
+      if (from) channel.position = { stream_id: key, epoch: from, offset: 0 };
       this.#channels.set(key, channel);
-      this.#send("subscribe", key);
+      this.#ask(key, channel);
     }
     const listener = { callbacks, active: true, connected: false, reconnected: false };
     channel.listeners.add(listener);
     // What is already known is told too, but never before the caller has its subscription.
     queueMicrotask(() => {
       if (channel.confirmed) this.#tellConnected(listener);
+      if (isLate) tell(listener, "missed", { reason: "shared" });
       if (this.#status === "closed") this.#tellDisconnected(listener, false);
     });
     return { identifier: key, unsubscribe: () => this.#unsubscribe(key, channel, listener) };
@@ -108,7 +128,7 @@ class Cable {
   #open() {
     clearTimeout(this.#retry);
     this.#heard = Date.now();
-    this.#socket = new WebSocket(this.#url, [PROTOCOL]);
+    this.#socket = new WebSocket(this.#url, [EXTENDED, PLAIN]);
     this.#socket.onmessage = ({ data }) => this.#receive(data);
     this.#socket.onclose = () => this.#lose(true);
   }
@@ -168,19 +188,28 @@ class Cable {
     switch (frame?.type) {
       case "welcome":
         this.#welcomed = true;
-        for (const key of [...this.#channels.keys()]) this.#send("subscribe", key);
+        this.#extended = this.#socket.protocol === EXTENDED;
+        for (const [key, channel] of [...this.#channels]) this.#ask(key, channel);
         return this.#setStatus("live");
       case "ping":
         // Only now, not at the welcome: a server that greets and falls over must not
         // be called again at full speed.
         this.#failures = 0;
-        return;
+        return this.#setClock(frame.message);
       case "disconnect":
         return this.#lose(frame.reconnect !== false);
       case "confirm_subscription":
         if (!channel) return; // unsubscribed meanwhile
         channel.confirmed = true;
+        channel.since ??= this.#now();
         for (const listener of [...channel.listeners]) this.#tellConnected(listener);
+        if (channel.position && !this.#extended) this.#forget(channel, { reason: "unsupported" });
+        return;
+      case "confirm_history":
+        if (channel) channel.asked = undefined;
+        return;
+      case "reject_history":
+        if (channel?.asked) this.#forget(channel, {});
         return;
       case "reject_subscription":
         if (!channel) return;
@@ -191,15 +220,55 @@ class Cable {
         }
         return;
       case undefined:
-        // Not held back until the confirmation: it belongs to this identifier either way.
         if (!channel || !Object.hasOwn(frame, "message")) return;
-        for (const listener of [...channel.listeners]) tell(listener, "received", frame.message);
+        // Not held back until the confirmation: it belongs to this identifier either way. But what an
+        // earlier subscription of it still gets will come again if this one asks for what it missed.
+        if (channel.asked && !channel.confirmed) return;
+        if (frame.stream_id && frame.epoch) {
+          const { stream_id, epoch, offset } = frame;
+          channel.position = { stream_id, epoch, offset };
+        }
+        for (const listener of [...channel.listeners]) {
+          tell(listener, "received", frame.message, { position: channel.position?.epoch });
+        }
     }
   }
 
-  #send(command, identifier) {
+  /** Subscribes, and asks for what was missed. */
+  #ask(key, channel) {
+    channel.asked = this.#extended ? (channel.position ?? channel.since) : undefined;
+    if (typeof channel.asked === "object") {
+      const { stream_id, ...position } = channel.asked;
+      this.#send("subscribe", key, { streams: { [stream_id]: position } });
+    } else {
+      this.#send("subscribe", key, channel.asked && { since: channel.asked, streams: {} });
+    }
+  }
+
+  /** What was missed can't be had. */
+  #forget(channel, why) {
+    // Unless a message has come since, the next connection would only be refused again.
+    if (!channel.asked || channel.position === channel.asked) channel.position = undefined;
+    channel.asked = undefined;
+    channel.since = this.#now();
+    for (const listener of [...channel.listeners]) tell(listener, "missed", why);
+  }
+
+  #now() {
+    return Math.floor(Date.now() / 1_000) + this.#ahead;
+  }
+
+  /** A heartbeat: all that was due before it has come. */
+  #setClock(seconds) {
+    if (Number.isInteger(seconds)) this.#ahead += seconds - this.#now();
+    for (const channel of this.#channels.values()) {
+      if (!channel.asked && channel.since) channel.since = Math.max(channel.since, this.#now() - SLACK);
+    }
+  }
+
+  #send(command, identifier, history) {
     if (!this.#welcomed) return; // the welcome sends for everyone who is waiting
-    const text = JSON.stringify({ command, identifier });
+    const text = JSON.stringify({ command, identifier, history });
     this.#socket.send(text);
     call(this.#options, "frame", text, "out");
   }

@@ -34,9 +34,10 @@ fuzz_target!(|data: &[u8]| {
             let headers = HeaderMap::from_iter([(COOKIE, field)]);
             assert!(!matches!(cookie.read(&headers, NOW), Ok(Some(_))));
         }
-        let Ok(value) = cookie.open(&signed, NOW) else { continue };
+        let Ok(opened) = cookie.open(&signed, NOW) else { continue };
+        assert!(opened.expires.is_none_or(|at| at > NOW));
         for path in [&cookie.path, &Path::default()] {
-            if let Ok(Some(id)) = path.id(&value) {
+            if let Ok(Some(id)) = path.id(&opened.value) {
                 assert!(id.is_string() || id.is_i64() || id.is_u64());
             }
         }

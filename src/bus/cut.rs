@@ -15,7 +15,11 @@ pub struct Cut {
 
 /// A position that can be gone on from.
 #[derive(Debug, Clone)]
-pub struct Resumed(pub(super) Ids);
+pub struct Resumed {
+    pub(super) ids: Ids,
+    /// See [`Position::time`].
+    pub(super) time: i64,
+}
 
 /// Why a position can't be gone on from. A client is told that it can't; the reason is for logs and metrics,
 /// and where the protocol has room for it.
@@ -42,9 +46,21 @@ pub enum Rejection {
 }
 
 impl Cut {
+    pub fn new(released: Ids, era: Arc<Era>) -> Self {
+        Self { released: Arc::new(released), era }
+    }
+
     /// What a client has that has all up to here.
     pub fn token(&self) -> Token {
         Token::new(&self.era, &self.released)
+    }
+
+    /// For a client that has these, and had all that is as old as that.
+    pub(super) fn token_of(&self, time: i64, ids: &Ids) -> Token {
+        if time == self.era.time {
+            return Token::new(&self.era, ids);
+        }
+        Token::new(&Era { time, history: self.era.history, ..Era::default() }, ids)
     }
 
     /// Whether [`Self::token`] can be gone on from.
@@ -73,14 +89,14 @@ impl Cut {
         if self.era.time.saturating_sub(time) > window {
             return Err(Rejection::TooOld);
         }
-        Ok(Resumed(ids))
+        Ok(Resumed { ids, time })
     }
 }
 
 impl Resumed {
     /// Whether the client has this row.
     pub fn has(&self, mark: Mark) -> bool {
-        self.0.contains(mark.0)
+        self.ids.contains(mark.0)
     }
 }
 
@@ -98,5 +114,98 @@ impl Rejection {
             Self::Away(_) => "database_away",
             Self::ShuttingDown => "draining",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::gaps::IdRange;
+
+    const NOW: i64 = 1_795_000_000;
+
+    fn ids(high: i64, gaps: &[(i64, i64)]) -> Ids {
+        Ids { high, gaps: gaps.iter().map(|(first, last)| IdRange { first: *first, last: *last }).collect() }
+    }
+
+    fn word(history: u64, time: i64, ids: Ids) -> String {
+        Position { history, time, ids }.encode().unwrap()
+    }
+
+    /// Of the life 7, with all up to 100 but for 90.
+    fn cut() -> Cut {
+        let era = Era { history: Some(7), time: NOW, ..Era::default() };
+        Cut { released: Arc::new(ids(100, &[(90, 90)])), era: Arc::new(era) }
+    }
+
+    fn with(change: impl FnOnce(&mut Era)) -> Cut {
+        let mut cut = cut();
+        change(Arc::make_mut(&mut cut.era));
+        cut
+    }
+
+    fn answer(cut: &Cut, word: &str) -> Result<Ids, Rejection> {
+        cut.accept(word, Some(Duration::from_secs(3600))).map(|resumed| resumed.ids)
+    }
+
+    #[test]
+    fn who_has_a_word_of_this_life_goes_on_from_it() {
+        for ids in [ids(100, &[(90, 90)]), ids(60, &[(5, 9)]), ids(100, &[]), ids(0, &[])] {
+            assert_eq!(answer(&cut(), &word(7, NOW - 3600, ids.clone())), Ok(ids));
+        }
+        let later = word(7, NOW + 5, ids(1, &[]));
+        assert!(answer(&cut(), &later).is_ok(), "another server has seen a later look");
+        let resumed = cut().accept(&cut().token().word, None).unwrap();
+        assert!(resumed.has(Mark(89)) && !resumed.has(Mark(90)) && !resumed.has(Mark(101)));
+    }
+
+    #[test]
+    fn each_reason_not_to_go_on_has_its_name() {
+        let own = |ids| word(7, NOW, ids);
+        for (given, expected) in [
+            ("".to_owned(), Rejection::Malformed),
+            ("a".to_owned(), Rejection::Malformed),
+            ("x".repeat(10_000), Rejection::Malformed),
+            (NO_POSITION.to_owned(), Rejection::TooManyGaps),
+            (word(8, NOW, ids(50, &[])), Rejection::AnotherHistory),
+            (own(ids(101, &[])), Rejection::Ahead),
+            (word(7, NOW - 3601, ids(50, &[])), Rejection::TooOld),
+            (word(7, 0, ids(50, &[])), Rejection::TooOld),
+        ] {
+            assert_eq!(answer(&cut(), &given), Err(expected), "{given}");
+        }
+        assert!(cut().accept(&word(7, 0, ids(50, &[])), None).is_ok(), "where nothing is trimmed");
+    }
+
+    #[test]
+    fn a_life_that_was_seen_to_go_on_counts_as_far_as_it_was_seen() {
+        let cut = with(|era| era.before = vec![(5, Arc::new(ids(40, &[(30, 30)])))]);
+        assert!(answer(&cut, &word(5, NOW, ids(40, &[(30, 30)]))).is_ok());
+        assert!(answer(&cut, &word(5, NOW, ids(20, &[(3, 4)]))).is_ok());
+        for beyond in [ids(41, &[(30, 30)]), ids(40, &[])] {
+            assert_eq!(answer(&cut, &word(5, NOW, beyond)), Err(Rejection::AnotherHistory));
+        }
+        assert_eq!(answer(&cut, &word(6, NOW, ids(1, &[]))), Err(Rejection::AnotherHistory));
+    }
+
+    #[test]
+    fn a_table_that_broke_with_a_life_of_its_name_takes_nothing_from_before() {
+        let cut = with(|era| era.broken_at = Some(NOW - 10));
+        assert_eq!(answer(&cut, &word(7, NOW - 10, ids(50, &[]))), Err(Rejection::AnotherHistory));
+        assert!(answer(&cut, &word(7, NOW - 9, ids(50, &[]))).is_ok());
+    }
+
+    #[test]
+    fn where_the_life_has_no_name_nobody_goes_on() {
+        let cut = with(|era| era.history = None);
+        assert_eq!(&*cut.token().word, NO_POSITION);
+        assert_eq!(answer(&cut, &word(0, NOW, ids(50, &[]))), Err(Rejection::AnotherHistory));
+    }
+
+    #[test]
+    fn too_many_open_transactions_leave_no_word() {
+        let gaps: Vec<_> = (1..400).map(|n| (n * 1000, n * 1000)).collect();
+        let cut = Cut { released: Arc::new(ids(1_000_000, &gaps)), ..cut() };
+        assert_eq!(&*cut.token().word, NO_POSITION);
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::gaps::{Evidence, Facts, IdRange, Request as GapRequest, Start};
+use super::gaps::{Evidence, Facts, Request as GapRequest, Start};
+use super::log::found::{Found, Latest, Ranges};
 use super::position::Ids;
 use super::request::{Outcome, Request};
 use super::row::{Page, Row};
@@ -287,26 +288,29 @@ impl Reader {
 }
 
 impl Replayer {
-    /// Rows of a channel in these ranges, oldest first.
-    pub async fn ranges(
-        &mut self,
-        channel: &[u8],
-        hash: i64,
-        ranges: &[IdRange],
-        limit: usize,
-    ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-        on!(Replayer, self, it => it.ranges(channel, hash, ranges, limit).await)
+    /// In the order of ids.
+    pub async fn ranges(&mut self, asked: Ranges<'_>) -> Result<Vec<Found>, sqlx::Error> {
+        on!(Replayer, self, it => it.ranges(asked).await)
     }
 
-    /// The last rows of a channel up to an id, newest first.
-    pub async fn latest(
-        &mut self,
-        channel: &[u8],
-        hash: i64,
-        high: i64,
-        limit: usize,
-    ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-        on!(Replayer, self, it => it.latest(channel, hash, high, limit).await)
+    /// Of each that is asked for the last ones, newest first, with the times that they bear. Payloads up to
+    /// `inline` bytes come with their rows.
+    pub async fn latest(&mut self, asked: &[Latest<'_>], inline: usize) -> Result<Vec<Found>, sqlx::Error> {
+        on!(Replayer, self, it => it.latest(asked, inline).await)
+    }
+
+    /// Of rows that were found, in any order; those that have gone meanwhile are missing.
+    pub async fn payloads(&mut self, ids: &[i64]) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+        on!(Replayer, self, it => it.payloads(ids).await)
+    }
+
+    /// Whether it still leads to where a new one would. `rested`: it may have died meanwhile.
+    pub async fn is_current(&mut self, rested: bool) -> bool {
+        match self {
+            Self::Sqlite(replayer) => replayer.is_current(),
+            Self::Postgres(replayer) => !rested || replayer.answers().await,
+            Self::Mysql(replayer) => !rested || replayer.answers().await,
+        }
     }
 }
 

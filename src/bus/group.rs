@@ -124,7 +124,7 @@ enum Plan {
 
 impl Answered {
     fn outcome(&self, key: &IdempotencyKey) -> Result<Outcome, sqlx::Error> {
-        if self.fingerprint != key.fingerprint {
+        if ![&key.fingerprint, &key.former].contains(&&self.fingerprint) {
             return Ok(Outcome::KeyReused);
         }
         let ids = serde_json::from_str(&self.ids);

@@ -72,7 +72,7 @@ use tokio::task::JoinHandle;
 pub use cut::{Cut, Rejection, Resumed};
 pub use database::{Database, DefaultPrefix, Migration, Schema, SetupError};
 pub use hash::channel_hash;
-pub use log::{Log, Replay, Replayed};
+pub use log::{Log, Most, Replay, Replayed};
 pub use position::Token;
 pub use publish::{Answer, PublishError, Publisher};
 pub use request::{IdempotencyKey, Outgoing};

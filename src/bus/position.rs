@@ -117,12 +117,11 @@ impl Position {
         let word = word.strip_prefix(FORM).ok_or(NotAPosition)?;
         let bytes = URL_SAFE_NO_PAD.decode(word).map_err(|_| NotAPosition)?;
         let (history, mut rest) = bytes.split_first_chunk().ok_or(NotAPosition)?;
-        let mut next = || take(&mut rest).and_then(|value| i64::try_from(value).ok());
-        let (time, high) = (next().ok_or(NotAPosition)?, next().ok_or(NotAPosition)?);
+        let (time, high) = (take(&mut rest)?, take(&mut rest)?);
         let mut gaps = Vec::new();
         let mut above = high;
-        while let Some(distance) = next() {
-            let length = next().ok_or(NotAPosition)?;
+        while !rest.is_empty() {
+            let (distance, length) = (take(&mut rest)?, take(&mut rest)?);
             let last = above.checked_sub(distance).ok_or(NotAPosition)?;
             let first = last.checked_sub(length).ok_or(NotAPosition)?;
             let apart = gaps.is_empty() || distance > 1;
@@ -157,16 +156,28 @@ impl Ids {
 
     /// The ids that `released` has and this has not. Ascending.
     pub fn missed(&self, released: &Self) -> Vec<IdRange> {
-        let above = IdRange { first: self.high + 1, last: released.high };
         let mut wanted: Vec<IdRange> =
             self.gaps.iter().copied().filter(|gap| gap.first <= released.high).collect();
         for gap in &mut wanted {
             gap.last = gap.last.min(released.high);
         }
-        if above.first <= above.last {
-            wanted.push(above);
+        if self.high < released.high {
+            wanted.push(IdRange { first: self.high + 1, last: released.high });
         }
         without(wanted, &released.gaps)
+    }
+
+    /// Ranges that hold all of [`missed`](Self::missed), and little else: above our own end they are one.
+    pub fn probes(&self, released: &Self) -> Vec<IdRange> {
+        let mut probes = self.missed(released);
+        let above = probes.partition_point(|range| range.first <= self.high);
+        if let Some(last) = probes.last().map(|range| range.last)
+            && above < probes.len()
+        {
+            probes.truncate(above + 1);
+            probes[above].last = last;
+        }
+        probes
     }
 
     /// Those of these up to an id, of which all that is missing may still come.
@@ -318,17 +329,18 @@ fn put(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
+/// Only as [`put`] writes it, so that a position has one word.
+fn take(bytes: &mut &[u8]) -> Result<i64, NotAPosition> {
+    let mut value = 0;
+    for shift in (0..63).step_by(7) {
+        let (first, rest) = bytes.split_first().ok_or(NotAPosition)?;
         *bytes = rest;
-        value |= u64::from(first & 0x7f).checked_shl(shift)?;
+        value |= i64::from(first & 0x7f) << shift;
         if first & 0x80 == 0 {
-            return Some(value);
+            return if *first == 0 && shift > 0 { Err(NotAPosition) } else { Ok(value) };
         }
     }
-    None
+    Err(NotAPosition)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub enum PublishError {
     Refused(Arc<str>),
     #[error("as much waits for the database as may (--max-pending-bytes)")]
     Full,
-    #[error("this Idempotency-Key was used for another message")]
+    #[error("this Idempotency-Key was used for another message, or with another publish key")]
     KeyReused,
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -12,8 +12,11 @@ pub struct Outgoing {
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
     pub key: String,
-    /// SHA-256 of what is published, so that a key can't be taken for another message.
+    /// Of what is published and of who does, so that a key can't be taken for another message, and
+    /// nobody is given another's answer.
     pub fingerprint: Vec<u8>,
+    /// What the fingerprint was before it told who publishes: rows have it that were written then.
+    pub former: Vec<u8>,
 }
 
 /// Messages to be committed, all or nothing.

@@ -283,7 +283,8 @@ impl Tail {
         }
         let released = released(&self.progress.gaps.lock());
         let era = Arc::make_mut(&mut self.era);
-        if let (Some(name), Some(_)) = (std::mem::replace(&mut era.history, life), life) {
+        let was_broken = era.broken_at.take().is_some();
+        if let (Some(name), Some(_), false) = (std::mem::replace(&mut era.history, life), life, was_broken) {
             era.before.push((name, Arc::new(released)));
             era.before.drain(..era.before.len().saturating_sub(LIVES_BEFORE));
         }
@@ -422,7 +423,7 @@ impl Source for Tail {
 impl Tail {
     fn pass_barriers(&mut self) {
         let (gaps, era) = (&self.progress.gaps, &self.era);
-        self.barriers.pass(|| Cut { released: Arc::new(released(&gaps.lock())), era: era.clone() });
+        self.barriers.pass(|| Cut::new(released(&gaps.lock()), era.clone()));
     }
 
     async fn rest(&mut self) {

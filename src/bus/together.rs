@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::gaps::IdRange;
+use super::log::Most;
 use super::position::{Ids, Token, joined, without};
 use super::{Cut, Log, Rejection, Replay, Replayed, Resumed};
 use crate::stream::Stream;
@@ -47,10 +48,10 @@ impl Log {
         states.sort_by_key(|replayed| replayed.mark);
         for state in &mut states {
             // It may stand before events that are missing too.
-            state.token = Token::new(&cut.era, &from.0.replayed_to(state.mark.0, &cut.released));
+            state.token = cut.token_of(from.time, &from.ids.replayed_to(state.mark.0, &cut.released));
         }
-        let events = self.missed(events, from, cut.clone(), Some(max)).await?;
-        Ok(Together { events, states: states.into() })
+        let events = self.missed(events, from, cut.clone(), Most::OrNone(max)).await?;
+        Ok(Together { events: events.in_part(), states: states.into() })
     }
 
     /// The last messages of each of these streams up to the cut, in the order of the table, for a newcomer; and
@@ -65,10 +66,11 @@ impl Log {
         // It has all but these, and gets one after the other.
         let ids: Vec<i64> = all.iter().map(|replayed| replayed.mark.0).collect();
         let mut has = cut.released.lacking(&ids);
-        let before = Token::new(&cut.era, &has);
+        let time = all.iter().map(|replayed| replayed.created).min().unwrap_or(cut.era.time);
+        let before = cut.token_of(time, &has);
         for replayed in &mut all {
             has = has.with(replayed.mark.0);
-            replayed.token = Token::new(&cut.era, &has);
+            replayed.token = cut.token_of(time, &has);
         }
         Ok((before, all))
     }

@@ -6,6 +6,7 @@
 
 mod condition;
 mod gid;
+mod meeting;
 mod pattern;
 mod reference;
 mod refusal;
@@ -178,6 +179,22 @@ impl Channels {
     /// The rules that need a signed name, and for whose names there is no key.
     pub fn without_keys(&self) -> Vec<String> {
         self.names(|rule| rule.needs_signature() && !self.signed_names.has_keys(&rule.name))
+    }
+
+    /// Each rule that another door gets around, with that door first.
+    pub fn undermined(&self) -> Vec<[String; 2]> {
+        let mut rules: Vec<_> = self.rules.values().collect();
+        rules.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut found = Vec::new();
+        for rule in &rules {
+            let others = rules.iter().filter(|other| other.undermines(rule));
+            found.extend(others.map(|other| [other.to_string(), rule.to_string()]));
+            let is_closed = rule.needs_identity() || rule.needs_signature();
+            let Some(template) = rule.template().filter(|_| is_closed) else { continue };
+            let patterns = self.public_streams.iter().filter(|pattern| template.can_match(pattern));
+            found.extend(patterns.map(|pattern| [format!("--public-streams {pattern}"), rule.to_string()]));
+        }
+        found
     }
 
     pub fn describe(&self) -> Open {
@@ -539,6 +556,30 @@ mod tests {
 
         assert_eq!(ask(Some("TestApp".parse().unwrap())).unwrap(), "comments:Z2lkOi8vVGVzdEFwcC9Qb3N0LzE");
         assert_eq!(ask(None), Err(ChannelsError::GlobalIdApp("CommentsChannel".into())));
+    }
+
+    #[test]
+    fn rules_that_another_door_gets_around_are_told_with_it() {
+        let channels = doors(Doors {
+            rules: vec![
+                rule("Room", "room_{room}", "'public'"),
+                rule("Own", "room_own_{user.id}", "'identified'"),
+                rule("Job", "jobs:{user.id}:{job}", "'identified'"),
+                rule("Chat", "", "'signed'"),
+            ],
+            public_streams: vec![Pattern::new("jobs:*"), Pattern::new("job")],
+            signed_names: signed_names(),
+            ..Doors::default()
+        });
+
+        let pair = |door: &str, rule: &str| [door.to_owned(), rule.to_owned()];
+        assert_eq!(
+            channels.undermined(),
+            [
+                pair("--public-streams jobs:*", "Job -> jobs:{user.id}:{job}"),
+                pair("Room -> room_{room}", "Own -> room_own_{user.id}"),
+            ]
+        );
     }
 
     #[test]

@@ -14,6 +14,13 @@ impl Pattern {
         !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
     }
 
+    /// What stands before its first star and behind its last one; none where it has none.
+    pub fn ends(&self) -> Option<(&str, &str)> {
+        let (begin, _) = self.0.split_once('*')?;
+        let (_, end) = self.0.rsplit_once('*')?;
+        Some((begin, end))
+    }
+
     /// The pieces between the stars stand in `name` in their order, the first at its
     /// beginning and the last at its end. Linear: each piece is searched from where the one
     /// before it was found first.

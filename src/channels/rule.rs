@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -130,6 +131,31 @@ impl Rule {
         }
     }
 
+    /// All that it asks of whom it lets in. Conditions on parameters alone ask nothing: the client chooses
+    /// them.
+    fn demands(&self) -> BTreeSet<String> {
+        let conditions = self.conditions.iter().filter(|condition| condition.has_claims());
+        let claims = self.template().map(Template::claims).unwrap_or_default();
+        let claims = claims.into_iter().map(|(position, claim)| format!("{claim} at {position}"));
+        let words = [(self.needs_identity(), "identified"), (self.needs_signature(), "signed")];
+        let words = words.into_iter().filter(|(asks, _)| *asks).map(|(_, word)| word.to_owned());
+        words.chain(conditions.map(Condition::to_string)).chain(claims).collect()
+    }
+
+    /// Whether it lets somebody into a stream of `other`'s whom that wouldn't. A signed name is the application's
+    /// own word, about that very stream; and who writes a condition of its own for streams of the same
+    /// wording means a second door, such as one for administrators.
+    pub fn undermines(&self, other: &Self) -> bool {
+        let (Some(own), Some(others)) = (self.template(), other.template()) else { return false };
+        if self.needs_signature() || !own.can_meet(others) {
+            return false;
+        }
+        let (asked, wanted) = (self.demands(), other.demands());
+        let has_condition = self.conditions.iter().any(Condition::has_claims);
+        let is_second_door = has_condition && !asked.is_subset(&wanted) && own.is_worded_as(others);
+        !wanted.is_subset(&asked) && !is_second_door
+    }
+
     fn mentions_user(&self) -> bool {
         self.conditions.iter().any(Condition::has_claims) || self.template().is_some_and(Template::has_claims)
     }
@@ -235,6 +261,36 @@ mod tests {
         let gid = "name = \"C\"\nstream = \"{gid(User, user.id)}\"\nallow = \"signed\"";
         assert!(rule(gid).unwrap().needs_identity());
         assert!(Rule::public("C", "c:{user.id}".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_rule_undermines_one_that_asks_for_what_it_does_not() {
+        let ruled = |stream: &str, allow: &str| {
+            rule(&format!("name = \"C\"\nstream = \"{stream}\"\nallow = {allow}")).unwrap()
+        };
+        let own = ruled("room_own_{user.id}", "'identified'");
+        let admins = r#""{user.role} == 'admin'""#;
+        for (stream, allow, undermines) in [
+            ("room_{room}", "'public'", true),
+            ("room_{room}", r#"["public", "{room} in ['lobby']"]"#, true),
+            ("room_{room}", "'identified'", true),
+            ("room_{room}", r#""{user.role} != 'guest'""#, true),
+            ("room_own_{id}", "'identified'", true),
+            ("room_own_{user.name}", "'identified'", true),
+            ("room_own_{id}", admins, false),
+            ("room_own_{user.id}", "'identified'", false),
+            ("room_{room}", "'signed'", false),
+            ("room:{room}", "'public'", false),
+        ] {
+            assert_eq!(ruled(stream, allow).undermines(&own), undermines, "{stream} {allow}");
+            assert!(!own.undermines(&ruled("room_{room}", "'public'")));
+        }
+        let signed = ruled("room_own_{id}", "'signed'");
+        assert!(ruled("room_own_{id}", "'public'").undermines(&signed) && own.undermines(&signed));
+        let stricter = ruled("room_own_{id}", &format!("[{admins}, \"{{user.mfa}} == 'yes'\"]"));
+        assert!(ruled("room_own_{id}", admins).undermines(&stricter));
+        let (one, other) = ("x:{user.id}:{job}", "x:{job}:{user.id}");
+        assert!(ruled(one, "'identified'").undermines(&ruled(other, "'identified'")));
     }
 
     #[test]

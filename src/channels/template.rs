@@ -7,10 +7,10 @@ use super::reference::{Asked, Reference};
 /// A stream's name with values in it: `progress:{job_id}`, `inbox:{user.id}`,
 /// `comments:{gid(Post, post_id)}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub struct Template(pub(super) Vec<Part>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Text(String),
     Value(Reference),
     /// What Rails' `stream_for` makes of the record with this id.

@@ -3,6 +3,7 @@ use clap::Command;
 use super::{Failure, Outcome, finish};
 use crate::bus::Database;
 use crate::config::{Config, Group, Values, args};
+use crate::identity::lookup::{Lookup, LookupConfig};
 use crate::tls::Files;
 
 pub fn command() -> Command {
@@ -21,6 +22,10 @@ pub async fn run(mut values: Values) -> Outcome {
     for combination in &combinations {
         println!("wrong: {combination}");
     }
+    let sessions_are_good = match &config.identification.lookup {
+        Some(sessions) => check_sessions(sessions).await,
+        None => true,
+    };
 
     let database = Database::new(&config.bus);
     let schema = database.inspect().await?;
@@ -65,7 +70,18 @@ pub async fn run(mut values: Values) -> Outcome {
     for fault in &faults {
         println!("wrong: {fault}");
     }
-    if faults.is_empty() && combinations.is_empty() && tls_is_good { Ok(()) } else { Err(Failure::Code(1)) }
+    let is_good = faults.is_empty() && combinations.is_empty() && tls_is_good && sessions_are_good;
+    if is_good { Ok(()) } else { Err(Failure::Code(1)) }
+}
+
+async fn check_sessions(config: &LookupConfig) -> bool {
+    let lookup = Lookup::new(config);
+    let columns = lookup.check().await;
+    match &columns {
+        Ok(columns) => println!("sessions in {lookup}: the query is good, and gives {}", columns.join(", ")),
+        Err(error) => println!("wrong: {error}"),
+    }
+    columns.is_ok()
 }
 
 fn check_tls(files: &Files) -> bool {

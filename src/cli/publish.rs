@@ -61,7 +61,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(matches: &ArgMatches, mut values: Values) -> Outcome {
     let config = BusConfig::resolve(&mut values);
-    let keys = publish_keys(&mut values);
+    let keys = publish_keys(&mut values, &mut Vec::new());
     finish(values)?;
     let name = matches.get_one::<String>("stream").expect("it is required");
     let (sender, messages) = mpsc::channel(2 * BATCH);

@@ -98,11 +98,11 @@ fn report(settings: &RailsCookie, value: &str) -> Outcome {
         return Err(Failure::Code(1));
     }
     println!("the cookie {} is good: {}", settings.name, attempt.key);
-    match settings.path.id(&opened) {
+    match settings.path.id(&opened.value) {
         Ok(Some(id)) => println!("id: {id}"),
-        Ok(None) => println!("no id: its visitor is anonymous. {}", keys_of(&opened)),
+        Ok(None) => println!("no id: its visitor is anonymous. {}", keys_of(&opened.value)),
         Err(error) => {
-            println!("wrong: {error}. {}", keys_of(&opened));
+            println!("wrong: {error}. {}", keys_of(&opened.value));
             return Err(Failure::Code(1));
         }
     }

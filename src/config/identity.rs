@@ -58,13 +58,13 @@ pub fn signed_names(values: &mut Values, rails: &RailsSecrets) -> SignedNames {
 /// What is asked of those who connect.
 pub fn identification(
     values: &mut Values,
-    rails: &RailsSecrets,
+    cookie: Option<&RailsCookie>,
     global_id_app: Option<GlobalIdApp>,
     messages: &DatabaseUrl,
 ) -> IdentificationConfig {
     let config = IdentificationConfig {
         jwt: jwt(values),
-        cookie: RailsCookie::resolve(values, rails).map(|settings| settings.cookie()),
+        cookie: cookie.map(RailsCookie::cookie),
         lookup: LookupConfig::resolve(values, messages),
         allow_anonymous: values.parse("allow-anonymous", switch),
         name: values.optional("connection-name", |text| {
@@ -158,6 +158,11 @@ impl RailsCookie {
             return None;
         }
         Some(cookie)
+    }
+
+    /// Whether `cbc` is set and changes nothing.
+    pub fn reads_cbc_in_vain(&self) -> bool {
+        self.cbc && (self.kind == CookieKind::Signed || self.secrets.bases.is_empty())
     }
 
     /// With all its keys, the pasted ones first.

@@ -137,9 +137,11 @@ impl Config {
         let global_id_app = values
             .optional("global-id-app", |text| text.parse::<GlobalIdApp>().map_err(|error| error.to_string()));
         let channels = channels(values, &rails, global_id_app.clone(), bus.prefix.clone());
-        let identification = identification(values, &rails, global_id_app, &bus.url);
+        let cookie = RailsCookie::resolve(values, &rails);
+        let identification = identification(values, cookie.as_ref(), global_id_app, &bus.url);
         bus.marks_superseded = channels.have_states();
-        let publish_keys = publish_keys(values);
+        let mut secrets = secret_lengths(values);
+        let publish_keys = publish_keys(values, &mut secrets);
         let internal_listen: SocketAddr = values.parse("internal-listen", address);
         if !internal_listen.ip().is_loopback() && publish_keys.is_empty() {
             values.complain(format!(
@@ -158,6 +160,8 @@ impl Config {
                 values.complain(format!("--allowed-origins: {error}"));
                 Origins::new(&[], tls.is_some()).expect("none is wrong")
             });
+        let jwks = identification.jwt.as_ref().and_then(|jwt| jwt.jwks.as_ref());
+        let audience = identification.jwt.as_ref().map(|jwt| jwt.audience.as_slice());
         let facts = safety::Facts {
             is_reachable: !listen.ip().to_canonical().is_loopback(),
             speaks_tls: tls.is_some(),
@@ -167,9 +171,13 @@ impl Config {
             something_identifies: identification.can_identify(),
             publishing_is_open: publish_keys.is_empty(),
             every_stream_is_public: channels.open_everything(),
-            secrets: secret_lengths(values),
+            secrets,
             rules_for_identified: channels.for_identified(),
             rules_without_keys: channels.without_keys(),
+            undermined_rules: channels.undermined(),
+            reads_cbc_in_vain: cookie.is_some_and(|cookie| cookie.reads_cbc_in_vain()),
+            plain_jwks: jwks.filter(|jwks| jwks.source.can_be_altered()).map(|jwks| jwks.source.to_string()),
+            takes_tokens_for_others: jwks.is_some() && audience.is_some_and(<[String]>::is_empty),
         };
         Self {
             listen,
@@ -288,9 +296,14 @@ fn channels(
 /// Of each secret that a key is made of.
 fn secret_lengths(values: &mut Values) -> Vec<(&'static str, usize)> {
     let mut lengths = Vec::new();
-    for setting in ["secret", "secret-key-base", "jwt-key", "publish-key"] {
-        let secrets = values.secrets(setting);
-        lengths.extend(secrets.iter().map(|secret| (setting, secret.expose_secret().len())));
+    for (key, name) in [
+        ("secret", "--secret"),
+        ("secret-key-base", "--secret-key-base"),
+        ("jwt-key", "--jwt-key"),
+        ("publish-key", "--publish-key"),
+    ] {
+        let secrets = values.secrets(key);
+        lengths.extend(secrets.iter().map(|secret| (name, secret.expose_secret().len())));
     }
     lengths
 }

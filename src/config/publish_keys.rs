@@ -31,13 +31,18 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// The keys for HTTP publishing: its own, or the one that AnyCable derives from the secret.
-pub fn publish_keys(values: &mut Values) -> PublishKeys {
+/// The keys for HTTP publishing: its own, or the one that AnyCable derives from the secret. Of those of the file's
+/// tables the lengths are noted.
+pub fn publish_keys(values: &mut Values, lengths: &mut Vec<(&'static str, usize)>) -> PublishKeys {
     let own = values.secrets("publish-key").into_iter();
     let mut keys: Vec<_> = own.map(|secret| PublishKey { secret, opens: Scope::Everything }).collect();
     for table in values.publish_key_tables() {
         match table.keys() {
-            Ok(found) => keys.extend(found),
+            Ok(found) => {
+                let length = |key: &PublishKey| ("[[publish_key]]", key.secret.expose_secret().len());
+                lengths.extend(found.iter().map(length));
+                keys.extend(found);
+            }
             Err(reason) => values.complain(format!("[[publish_key]]: {reason}")),
         }
     }

@@ -19,12 +19,20 @@ pub struct Facts {
     pub publishing_is_open: bool,
     /// `--public-streams *`.
     pub every_stream_is_public: bool,
-    /// The setting of each secret that somebody chose, and its length in bytes.
+    /// How each secret is given that somebody chose, and its length in bytes.
     pub secrets: Vec<(&'static str, usize)>,
     /// The rules that let in only who is identified.
     pub rules_for_identified: Vec<String>,
     /// The rules that need a signed name, and for whose names there is no key.
     pub rules_without_keys: Vec<String>,
+    /// Of doors that lead to the same streams one that asks for less, and the rule that it gets around.
+    pub undermined_rules: Vec<[String; 2]>,
+    /// `--rails-cbc-cookies` with a cookie that it can't read.
+    pub reads_cbc_in_vain: bool,
+    /// A JWKS that is fetched so that who is on the way can put in keys of their own.
+    pub plain_jwks: Option<String>,
+    /// Tokens are judged by a JWKS, whomever they are for.
+    pub takes_tokens_for_others: bool,
 }
 
 /// One thing that is wrong with a server's settings as a whole.
@@ -39,7 +47,7 @@ pub enum Unsafe {
     )]
     EveryStream,
     #[error(
-        "--{setting} is {bytes} bytes long, and one under {LEAST_SECRET_BYTES} can be guessed: `openssl rand -hex 32` \
+        "{setting} is {bytes} bytes long, and one under {LEAST_SECRET_BYTES} can be guessed: `openssl rand -hex 32` \
          makes a good one"
     )]
     WeakSecret { setting: &'static str, bytes: usize },
@@ -64,6 +72,25 @@ pub enum Unsafe {
         .rules.join(", ")
     )]
     NoKeys { rules: Vec<String> },
+    #[error(
+        "{door} can lead to a stream of {rule}, and doesn't ask for what that asks: name their streams so that they \
+         can't be the same (no value holds a colon, so room:{{room}} never is own:{{user.id}}), or let both ask for it"
+    )]
+    Undermined { door: String, rule: String },
+    #[error(
+        "--rails-cbc-cookies does nothing: it is for cookies encrypted:NAME or session:NAME, and their keys are derived \
+         from --secret-key-base alone: set that, or take it away"
+    )]
+    CbcInVain,
+    #[error(
+        "--jwks {url} over plain HTTP: who is on the way can put in a key and be anybody: give an https URL, or a file"
+    )]
+    PlainJwks { url: String },
+    #[error(
+        "--jwks without --jwt-audience: whoever keeps these keys signs tokens for other applications with them, and each \
+         is accepted here: say which are meant"
+    )]
+    TokensForOthers,
 }
 
 /// HMAC-SHA256 with a shorter key is as weak as the key (RFC 2104, 3; RFC 7518, 3.2).
@@ -91,6 +118,14 @@ impl Facts {
         note(!self.something_identifies && !rules.is_empty(), Unsafe::NobodyIdentified { rules });
         let rules = self.rules_without_keys.clone();
         note(!rules.is_empty(), Unsafe::NoKeys { rules });
+        for [door, rule] in self.undermined_rules.clone() {
+            note(true, Unsafe::Undermined { door, rule });
+        }
+        note(self.reads_cbc_in_vain, Unsafe::CbcInVain);
+        if let Some(url) = self.plain_jwks.clone() {
+            note(true, Unsafe::PlainJwks { url });
+        }
+        note(self.takes_tokens_for_others, Unsafe::TokensForOthers);
         found
     }
 }
@@ -110,9 +145,9 @@ mod tests {
             something_identifies: true,
             publishing_is_open: false,
             every_stream_is_public: true,
-            secrets: vec![("secret", 32)],
+            secrets: vec![("--secret", 32)],
             rules_for_identified: vec!["Mine".into()],
-            rules_without_keys: Vec::new(),
+            ..Facts::default()
         }
     }
 
@@ -147,12 +182,13 @@ mod tests {
 
     #[test]
     fn each_secret_under_32_bytes_is_weak() {
-        let weak = found(|facts| facts.secrets = vec![("secret", 31), ("publish-key", 32), ("jwt-key", 0)]);
+        let weak =
+            found(|facts| facts.secrets = vec![("--secret", 31), ("--publish-key", 32), ("--jwt-key", 0)]);
         assert_eq!(
             weak,
             [
-                Unsafe::WeakSecret { setting: "secret", bytes: 31 },
-                Unsafe::WeakSecret { setting: "jwt-key", bytes: 0 }
+                Unsafe::WeakSecret { setting: "--secret", bytes: 31 },
+                Unsafe::WeakSecret { setting: "--jwt-key", bytes: 0 }
             ]
         );
         assert!(weak[0].to_string().starts_with("--secret is 31 bytes long"), "{}", weak[0]);
@@ -193,5 +229,25 @@ mod tests {
         let unsigned = found(|facts| facts.rules_without_keys = vec!["A".into(), "B".into()]);
         assert_eq!(unsigned, [Unsafe::NoKeys { rules: vec!["A".into(), "B".into()] }]);
         assert!(unsigned[0].to_string().contains("A, B"), "{}", unsigned[0]);
+    }
+    #[test]
+    fn what_opens_more_than_is_seen_and_what_does_nothing_is_named() {
+        let undermined = vec![["Room -> room_{room}".to_owned(), "Own -> room_own_{user.id}".to_owned()]];
+        let named = found(|facts| {
+            facts.undermined_rules = undermined;
+            facts.reads_cbc_in_vain = true;
+            facts.plain_jwks = Some("http://idp.example.com/keys".into());
+            facts.takes_tokens_for_others = true;
+        });
+        let said: Vec<_> = named.iter().map(Unsafe::to_string).collect();
+        let begins = [
+            "Room -> room_{room} can lead to a stream of Own -> room_own_{user.id}, and doesn't ask",
+            "--rails-cbc-cookies does nothing",
+            "--jwks http://idp.example.com/keys over plain HTTP",
+            "--jwks without --jwt-audience",
+        ];
+        assert_eq!(said.len(), begins.len());
+        assert!(said.iter().zip(begins).all(|(said, begin)| said.starts_with(begin)), "{said:?}");
+        assert!(said[0].contains("room:{room} never is own:{user.id}"), "{}", said[0]);
     }
 }

@@ -202,11 +202,34 @@ fn what_is_unsafe_together_is_seen_in_the_settings() {
     assert_eq!(
         found(&["--secret=short", "--publish-key=shorter"]),
         [
-            Unsafe::WeakSecret { setting: "secret", bytes: 5 },
-            Unsafe::WeakSecret { setting: "publish-key", bytes: 7 }
+            Unsafe::WeakSecret { setting: "--secret", bytes: 5 },
+            Unsafe::WeakSecret { setting: "--publish-key", bytes: 7 }
         ]
     );
     assert!(resolve(&["--allowed-origins=*"]).unwrap().facts.takes_any_origin);
+
+    let base = format!("--secret-key-base={long}");
+    let (signing, encrypting) =
+        (format!("--rails-signed-key={KEY}"), format!("--rails-encrypted-key={}", &KEY[..64]));
+    let cbc = |cookie: &[&str]| found(&[cookie, &["--rails-cbc-cookies"]].concat());
+    assert_eq!(cbc(&["--rails-cookie=encrypted:id", &encrypting]), [Unsafe::CbcInVain]);
+    assert_eq!(cbc(&["--rails-cookie=signed:id", &signing, &base]), [Unsafe::CbcInVain]);
+    assert_eq!(cbc(&["--rails-cookie=encrypted:id", &encrypting, &base]), []);
+
+    let url = || "http://idp.example.com/keys".to_owned();
+    let plain = Unsafe::PlainJwks { url: url() };
+    assert_eq!(
+        found(&["--jwks", &format!("{}?key=s3cret", url())]),
+        [plain.clone(), Unsafe::TokensForOthers]
+    );
+    assert_eq!(found(&["--jwks", &url(), "--jwt-audience=a"]), [plain]);
+    assert_eq!(found(&["--jwks=https://idp.example.com/keys", "--jwt-audience=a"]), []);
+
+    assert_eq!(
+        found(&["--public-streams=o*", "--public-channel=C=own:{id}"]),
+        [],
+        "both are open to everybody"
+    );
 }
 
 #[test]

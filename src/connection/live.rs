@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use crate::bus::Log;
 use crate::hub::{Closing, Hub, Manner, Of, Offered, Outbox};
 use crate::identity::Who;
-use crate::identity::lookup::{Key, OpenSession, Row};
+use crate::identity::lookup::{Ended, OpenSession};
 use crate::telemetry::metrics;
 
 /// The connections that are open: who is pinged, and who is told when the server goes.
@@ -151,11 +151,14 @@ impl Connections {
             .collect()
     }
 
-    /// Ends the connections that were let in by a session which says something else by now, or is over.
-    pub fn session_ended(&self, key: &Key, now: Option<&Row>) {
+    /// Ends the connections that were let in by sessions which say something else by now, or are over.
+    pub fn sessions_ended(&self, now: &Ended) {
         let is_over = |entry: &Entry| {
             let session = entry.who.as_ref().and_then(|identity| identity.session.as_ref());
-            session.is_some_and(|session| session.key == *key && Some(&*session.row) != now)
+            let is_other = |session: &OpenSession| {
+                now.get(&session.key).is_some_and(|row| row.as_ref() != Some(&session.row))
+            };
+            session.is_some_and(is_other)
         };
         for slot in &self.slots {
             for (_, entry) in slot.lock().iter().filter(|(_, entry)| is_over(entry)) {

@@ -137,7 +137,7 @@ pub async fn serve(
     };
     // Nothing is delivered to who is leaving.
     session.leave();
-    if manner == Manner::Extended {
+    if outbox.owes_answers() {
         outbox.answer_last(last_answers(&mut reader, &mut session).await);
     }
     drop(session);

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tablecast_protocol::{At, Frame};
 
 use super::Context;
-use crate::bus::{Cut, Log, Rejection, Replay, Resumed};
+use crate::bus::{Cut, Log, Most, Rejection, Replay, Replayed, Resumed};
 use crate::hub::{Answer, Dialect, Gift, Of, Outbox, Past, SubscriptionId};
 use crate::stream::Stream;
 use crate::telemetry::metrics;
@@ -168,7 +168,7 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
                     answer: Some(Answer::Confirm),
                 }));
             }
-            log.missed(streams, resumed, cut, Some(*max_messages)).await?
+            log.missed(streams, resumed, cut, Most::OrNone(*max_messages)).await?
         }
         From::Since(since) => {
             let at_least = request.past.map_or(0, Past::count);
@@ -199,10 +199,9 @@ async fn give(
         let mut rest = &page[..];
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = |message: &&_| {
-                let crate::bus::Replayed { payload, .. } = *message;
+            let fits = |message: &&Replayed| {
                 let fits = bytes < CHUNK_BYTES;
-                bytes += payload.len();
+                bytes += message.payload.len();
                 fits
             };
             let (chunk, later) = rest.split_at(rest.iter().take_while(fits).count());

@@ -280,7 +280,9 @@ fn past(target: &Target) -> Option<Past> {
 fn wanted(history: Option<&History<'_>>, raw: &str, past: Option<Past>) -> Wanted {
     let gift = |past, answer| Wanted::Gift(Gift { past, unless: None, answer });
     let Some(history) = history else { return past.map_or(Wanted::Nothing, |past| gift(past, None)) };
-    match (history.epochs.get(stream_id(raw).as_str()), history.since) {
+    // By its identifier where the client was told a position and has had no message with a stream_id yet.
+    let epoch = history.epochs.get(stream_id(raw).as_str()).or_else(|| history.epochs.get(raw));
+    match (epoch, history.since) {
         (Some(Some(word)), _) => Wanted::Replay(From::Word(word.clone().into_owned())),
         // It has something, and not ours.
         _ if !history.epochs.is_empty() => Wanted::Replay(From::Unreadable),

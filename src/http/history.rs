@@ -20,7 +20,7 @@ use super::listener::Accepted;
 use super::problem::Problem;
 use super::write::authorize;
 use super::{App, cable, cors};
-use crate::bus::{Cut, Rejection, Replayed};
+use crate::bus::{Cut, Most, Rejection, Replayed};
 use crate::identity::{Unidentified, Who, jwt};
 use crate::telemetry::metrics;
 
@@ -121,7 +121,8 @@ async fn answer(
 
 async fn reader<'a>(app: &'a App, parts: &Parts, asker: Asker) -> Result<Reader<'a>, Problem> {
     if let Asker::Worker = asker {
-        return Ok(Reader::Worker(authorize(app, &parts.headers)?));
+        let key = authorize(app, &parts.headers)?;
+        return Ok(Reader::Worker(key.map_or(&Scope::Everything, |key| &key.opens)));
     }
     let socket = parts.extensions.get::<Arc<Accepted>>().expect("the listener says where from");
     let _place = app.clients.shake_hands(socket.peer, &parts.headers).map_err(cable::too_many)?;
@@ -176,7 +177,8 @@ async fn read_history(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<St
         None => messages = log.latest(&stream, &cut, limit).await.map_err(refuse)?,
         Some(word) => {
             let resumed = cut.accept(&word, app.context.history.window).map_err(refuse)?;
-            let mut missed = log.missed(vec![stream], resumed, cut.clone(), None).await.map_err(refuse)?;
+            let most = Most::OrFirst(limit + 1);
+            let mut missed = log.missed(vec![stream], resumed, cut.clone(), most).await.map_err(refuse)?;
             let mut bytes = 0;
             while !more {
                 let page = missed.page().await.map_err(refuse)?;

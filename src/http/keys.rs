@@ -1,5 +1,6 @@
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::channels::Pattern;
@@ -48,19 +49,27 @@ impl PublishKeys {
         self.0.is_empty()
     }
 
-    /// What a key opens; none if it is no key. How long it takes depends on how many there are, and
+    /// The key that this is; none if it is none. How long it takes depends on how many there are, and
     /// not on which it is or how much of one was guessed.
-    pub fn opened_by(&self, given: &[u8]) -> Option<&Scope> {
+    pub fn find(&self, given: &[u8]) -> Option<&PublishKey> {
         let same = |key: &PublishKey| {
             let secret = key.secret.expose_secret().as_bytes();
             aws_lc_rs::constant_time::verify_slices_are_equal(given, secret).is_ok()
         };
-        self.0.iter().fold(None, |found, key| if same(key) { Some(&key.opens) } else { found })
+        self.0.iter().fold(None, |found, key| if same(key) { Some(key) } else { found })
     }
 
     /// A key to publish into a stream with.
     pub fn for_stream(&self, stream: &str) -> Option<&SecretString> {
         self.0.iter().find(|key| key.opens.publishing(stream)).map(|key| &key.secret)
+    }
+}
+
+impl PublishKey {
+    /// Bytes that only this key makes of `text`.
+    pub fn seal(&self, text: &[u8]) -> Vec<u8> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.expose_secret().as_bytes());
+        hmac::sign(&key, text).as_ref().to_vec()
     }
 }
 
@@ -101,9 +110,8 @@ mod tests {
             key("none", Some(&[])),
         ])
         .unwrap();
-        let opens = |secret: &str, stream: &str| {
-            keys.opened_by(secret.as_bytes()).map(|scope| scope.publishing(stream))
-        };
+        let opens =
+            |secret: &str, stream: &str| keys.find(secret.as_bytes()).map(|key| key.opens.publishing(stream));
 
         assert_eq!(opens("all", "x"), Some(true));
         assert_eq!(opens("some", "b:1"), Some(true));

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 
 use super::App;
-use super::keys::Scope;
+use super::keys::{PublishKey, Scope};
 use super::problem::Problem;
 use crate::bus::{IdempotencyKey, Outgoing, PublishError};
 use crate::telemetry::metrics;
@@ -54,7 +54,7 @@ async fn write(app: &App, request: Request, parse: Parse) -> Result<String, Prob
     if app.is_draining() {
         return Err(shutting_down());
     }
-    let scope = authorize(app, request.headers())?;
+    let publish_key = authorize(app, request.headers())?;
     expect_json(request.headers())?;
     let key = idempotency_key(request.headers())?;
     let body = read_body(request, app.limits.max_broadcast_bytes).await?;
@@ -63,8 +63,13 @@ async fn write(app: &App, request: Request, parse: Parse) -> Result<String, Prob
         Problem::new(StatusCode::BAD_REQUEST, detail)
     })?;
 
+    let scope = publish_key.map_or(&Scope::Everything, |key| &key.opens);
     let Writes { messages, is_array } = parse(body, app, scope)?;
-    let key = key.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&messages, is_array) });
+    let key = key.map(|key| {
+        let former = digest(&messages, is_array);
+        let fingerprint = publish_key.map_or_else(|| former.clone(), |key| key.seal(&former));
+        IdempotencyKey { key, fingerprint, former }
+    });
     let ids = app.publisher.publish(messages, key).await.map_err(problem)?;
     Ok(match ids.as_slice() {
         [id] if !is_array => format!(r#"{{"id":{id}}}"#),
@@ -72,16 +77,16 @@ async fn write(app: &App, request: Request, parse: Parse) -> Result<String, Prob
     })
 }
 
-/// What the request's key opens.
-pub fn authorize<'a>(app: &'a App, headers: &HeaderMap) -> Result<&'a Scope, Problem> {
+/// The request's key; none where none is needed.
+pub fn authorize<'a>(app: &'a App, headers: &HeaderMap) -> Result<Option<&'a PublishKey>, Problem> {
     if app.publish_keys.is_empty() {
-        return Ok(&Scope::Everything);
+        return Ok(None);
     }
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
         let (scheme, given) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
     });
-    given.and_then(|given| app.publish_keys.opened_by(given.as_bytes())).ok_or_else(|| {
+    given.and_then(|given| app.publish_keys.find(given.as_bytes())).map(Some).ok_or_else(|| {
         metrics().refused("publish_key");
         let detail = "this needs the header Authorization: Bearer with a --publish-key of the server";
         Problem::new(StatusCode::UNAUTHORIZED, detail).authenticate("Bearer")
@@ -158,7 +163,7 @@ fn describe(error: &serde_json::Error) -> String {
 
 /// The messages with their lengths between them, so that no two bodies have one print
 /// that mean different things.
-fn fingerprint(messages: &[Outgoing], is_array: bool) -> Vec<u8> {
+fn digest(messages: &[Outgoing], is_array: bool) -> Vec<u8> {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     digest.update(&[u8::from(is_array)]);
     for message in messages {

@@ -68,7 +68,7 @@ struct Subscribers {
     /// By identifier and dialect, for each of which a message is encoded once. Usually there is one.
     groups: HashMap<Key, Group>,
     /// Its last messages, once a newcomer was to be given some.
-    memory: Option<Memory>,
+    memory: Option<Box<Memory>>,
     /// Those who wait for it.
     waiting: Vec<Waiting>,
     /// The last one has left and the hub forgets this. Who got hold of it before
@@ -208,7 +208,7 @@ impl Hub {
         let memory = subscribers.memory.get_or_insert_with(|| {
             let memory = Memory::new(self.generations.fetch_add(1, Ordering::Relaxed));
             self.recalls.remembers(stream, memory.bytes());
-            memory
+            Box::new(memory)
         });
         memory.is_used = true;
         if memory.get(past).is_some() {

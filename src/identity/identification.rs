@@ -89,8 +89,8 @@ impl Identification {
         }
         if let Some(cookie) = &self.cookie {
             match cookie.read(headers, now) {
-                Ok(Some(id)) => {
-                    if let Some(holder) = self.holder(id).await? {
+                Ok(Some(opened)) => {
+                    if let Some(holder) = self.holder(opened).await? {
                         return Ok(Some(holder));
                     }
                 }
@@ -112,11 +112,14 @@ impl Identification {
         self.named(Identity { claims, name: name.map(Arc::from), expires, session: None })
     }
 
-    /// Whose cookie it is; nobody's, if its session is over.
-    async fn holder(&self, id: Value) -> Result<Option<Arc<Identity>>, Unidentified> {
+    /// Whose cookie it is, for as long as it is good; nobody's, if its session is over.
+    async fn holder(
+        &self,
+        rails::Opened { value: id, expires }: rails::Opened,
+    ) -> Result<Option<Arc<Identity>>, Unidentified> {
         let Some(lookup) = &self.lookup else {
             let claims = Map::from_iter([(ID.to_owned(), id.clone())]);
-            return self.named(Identity { claims, name: text(&id), expires: None, session: None }).map(Some);
+            return self.named(Identity { claims, name: text(&id), expires, session: None }).map(Some);
         };
         let Some(key) = Key::new(&id) else { return Ok(None) };
         let row = lookup.ask(&key).await.map_err(|error| {
@@ -128,7 +131,7 @@ impl Identification {
             let mut claims = row.claims.clone();
             claims.entry(ID).or_insert_with(|| row.user.clone());
             let name = text(&row.user);
-            self.named(Identity { claims, name, expires: None, session: Some(OpenSession { key, row }) })
+            self.named(Identity { claims, name, expires, session: Some(OpenSession { key, row }) })
         })
         .transpose()
     }

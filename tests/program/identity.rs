@@ -2,10 +2,15 @@
 //! known by then.
 
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
-use crate::support::{Builder, Frame, Server, Socket, request, server, tablecast, until};
+use crate::support::{Builder, Frame, Server, Socket, request, server, sqlite3, tablecast, until};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The secret_key_base of the vectors that Rails made (`tests/vectors/rails.json`).
@@ -161,6 +166,34 @@ fn a_cookie_of_rails_says_who_connects() {
     assert_eq!(server.metric("tablecast_cookies_unreadable_total{reason=\"wrong_key\"}"), 1.0);
 }
 
+const COOKIE_KEY: [u8; 64] = [7; 64];
+
+/// `cookies.signed[:session_id] = { value: 42, expires: … }`, under a key of its own.
+fn expiring_cookie(lasts: Duration) -> String {
+    let exp = humantime::format_rfc3339_millis(SystemTime::now() + lasts);
+    let envelope = format!(r#"{{"_rails":{{"message":"NDI=","exp":"{exp}","pur":"cookie.session_id"}}}}"#);
+    let text = STANDARD.encode(envelope);
+    let key_of_hmac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &COOKIE_KEY);
+    let digest = HEXLOWER.encode(hmac::sign(&key_of_hmac, text.as_bytes()).as_ref());
+    format!("session_id={}--{digest}", text.replace('=', "%3D"))
+}
+
+#[test]
+fn a_cookie_that_ends_ends_its_connection() {
+    let key = format!("--rails-signed-key={}", HEXLOWER.encode(&COOKIE_KEY));
+    let servers = [with_cookies(&[&key]).start(), with_sessions(&[&key]).0];
+
+    let cookie = expiring_cookie(Duration::from_secs(2));
+    let mut sockets =
+        servers.each_ref().map(|server| welcomed(server, "/cable", &[("Cookie", cookie.as_str())]));
+    for socket in &mut sockets {
+        is_told(socket, "token_expired", false);
+    }
+    for server in &servers {
+        is_told(&mut connect(server, "/cable", &[("Cookie", &cookie)]), "unauthorized", false);
+    }
+}
+
 #[test]
 fn who_may_be_anonymous_gets_what_is_public_and_nothing_of_users() {
     let server = with_cookies(&["--allow-anonymous", "--public-streams=news"]).start();
@@ -200,6 +233,45 @@ fn a_session_is_looked_up_and_its_end_ends_the_socket() {
 
     is_told(&mut socket, "unauthorized", false);
     is_told(&mut connect(&server, "/cable", &[("Cookie", SESSION_42)]), "unauthorized", false);
+}
+
+#[test]
+fn check_asks_the_database_of_sessions_too() {
+    let builder = server();
+    let check = |query: &str, database: &str| {
+        let output = tablecast()
+            .args(["check", "--public-streams=news", "--rails-cookie=signed:session_id"])
+            .args([&format!("--secret-key-base={SECRET_KEY_BASE}"), &format!("--session-query={query}")])
+            .arg(format!("--session-database-url=sqlite:{database}"))
+            .current_dir(builder.folder())
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let migrated = tablecast().arg("migrate").current_dir(builder.folder()).output().unwrap();
+    assert!(migrated.status.success());
+    sqlite3(
+        &builder.folder().join("app.db"),
+        "CREATE TABLE sessions (id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL, role TEXT)",
+    );
+
+    let (code, said) = check("SELECT user_id, role FROM sessions WHERE id = $1", "app.db");
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("sessions in SQLite app.db: the query is good, and gives user_id, role\n"),
+        "{said}"
+    );
+
+    for (query, database, wrong) in [
+        ("SELECT user_id FROM session WHERE id = $1", "app.db", "no such table: session"),
+        ("SELECT owner FROM sessions WHERE id = $1", "app.db", "no such column: owner"),
+        ("SELECT user_id FROM sessions WHERE id = $1", "elsewhere.db", "is away"),
+    ] {
+        let (code, said) = check(query, database);
+        let line = said.lines().find(|line| line.starts_with("wrong: ")).unwrap_or_default();
+        assert!(code == 1 && line.contains("--session-query") && line.contains(wrong), "{query}: {said}");
+        assert!(said.contains("table solid_cable_messages is good"), "the rest is checked too: {said}");
+    }
 }
 
 #[test]

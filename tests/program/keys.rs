@@ -92,6 +92,46 @@ fn a_key_that_is_limited_publishes_into_its_streams_alone_and_all_or_nothing() {
     client.nothing_else();
 }
 
+/// A publish of `1` into `s` under an Idempotency-Key.
+fn publish_once(server: &Server, key: &str, once: &str) -> Answer {
+    let authorization = format!("Bearer {key}");
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Authorization", authorization.as_str()),
+        ("Idempotency-Key", once),
+    ];
+    request(server.internal, "POST", "/broadcast", &headers, br#"{"stream":"s","data":1}"#)
+}
+
+#[test]
+fn a_key_gets_no_answer_that_another_was_given() {
+    let builder =
+        server().config("[[publish_key]]\nkey = \"a\"\n[[publish_key]]\nkey = \"b\"\nstreams = [\"s\"]\n");
+    let server = builder.start();
+
+    assert_eq!(publish_once(&server, "a", "k").body, r#"{"id":1}"#);
+    assert!(publish_once(&server, "b", "k").problem(422).contains("with another publish key"));
+    assert_eq!(publish_once(&server, "b", "its own").body, r#"{"id":2}"#);
+    assert_eq!(publish_once(&server, "b", "its own").body, r#"{"id":2}"#);
+    assert_eq!(publish_once(&server, "a", "k").body, r#"{"id":1}"#);
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "2");
+}
+
+#[test]
+fn an_answer_from_before_keys_were_told_apart_is_given_again() {
+    let server = server().arg("--publish-key=a").start();
+    let (stream, payload) = ([0, 0, 0, 0, 0, 0, 0, 1, b's'], [0, 0, 0, 0, 0, 0, 0, 1, b'1']);
+    let content = [[0].as_slice(), &stream, &payload].concat();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
+    server.sql(&format!(
+        "INSERT INTO tablecast_idempotency_keys VALUES ('', 'k', x'{}', '[7]', datetime('now'))",
+        data_encoding::HEXLOWER.encode(digest.as_ref())
+    ));
+
+    assert_eq!(publish_once(&server, "a", "k").body, r#"{"id":7}"#);
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
+}
+
 #[test]
 fn a_key_that_is_limited_ends_no_connections() {
     let builder = limited();

@@ -2,11 +2,13 @@
 //! batches, barriers, reading back. The bus itself is run, on each database.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use tablecast::bus::{
-    Batch, Bus, BusConfig, Cut, Database, DatabaseUrl, Migration, Rejection, Replay, Replayed, Source, Wake,
-    sqlite,
+    Batch, Bus, BusConfig, Cut, Database, DatabaseUrl, Migration, Most, Rejection, Replay, Replayed, Source,
+    Wake, channel_hash, sqlite,
 };
 use tablecast::stream::{Prefix, Stream};
 use tokio::time::timeout;
@@ -25,6 +27,7 @@ fn config(url: &str) -> BusConfig {
         max_payload_bytes: 1 << 20,
         max_pending_bytes: 1 << 20,
         marks_superseded: true,
+        replay_connections: 2,
         sqlite_synchronous: sqlite::Synchronous::Normal,
     }
 }
@@ -34,7 +37,7 @@ fn stream(name: &str) -> Stream {
 }
 
 /// A server without its sockets.
-struct Follower {
+pub struct Follower {
     bus: Bus,
     /// Payloads with the word that a client has with each.
     got: Vec<(String, String)>,
@@ -42,14 +45,14 @@ struct Follower {
 }
 
 impl Follower {
-    async fn start(url: &str) -> Self {
+    pub async fn start(url: &str) -> Self {
         let config = config(url);
         Database::new(&config).migrate(&Migration::default()).await.unwrap();
         Self { bus: Bus::open(&config).await.unwrap(), got: Vec::new(), superseded: BTreeSet::new() }
     }
 
     /// Follows until this message has come.
-    async fn until(&mut self, payload: &str) {
+    pub async fn until(&mut self, payload: &str) {
         while !self.got.iter().any(|(got, _)| got == payload) {
             let batch = timeout(PATIENCE, self.bus.tail.next()).await.expect("it comes");
             let Batch::Released(batch) = batch else { panic!("{batch:?}") };
@@ -60,6 +63,11 @@ impl Follower {
                 }
                 self.got.push((message.payload.to_string(), tokens.after(index).word.into()));
             }
+        }
+    }
+
+    pub async fn until_new_history(&mut self) {
+        while !matches!(timeout(PATIENCE, self.bus.tail.next()).await.expect("it comes"), Batch::NewHistory) {
         }
     }
 
@@ -76,14 +84,14 @@ impl Follower {
     }
 
     /// What a client that comes with this word is given in these streams.
-    async fn missed(&mut self, streams: &[&str], word: &str) -> Result<Vec<Replayed>, Rejection> {
+    pub async fn missed(&mut self, streams: &[&str], word: &str) -> Result<Vec<Replayed>, Rejection> {
         let cut = self.cut().await;
         let from = cut.accept(word, None)?;
         let streams = streams.iter().map(|name| stream(name)).collect();
-        all(self.bus.log.missed(streams, from, cut, 10_000).await?).await
+        all(self.bus.log.missed(streams, from, cut, Most::OrNone(10_000)).await?).await
     }
 
-    fn word_after(&self, payload: &str) -> String {
+    pub fn word_after(&self, payload: &str) -> String {
         self.got.iter().find(|(got, _)| got == payload).unwrap().1.clone()
     }
 }
@@ -99,11 +107,11 @@ async fn all(mut replay: Replay) -> Result<Vec<Replayed>, Rejection> {
     }
 }
 
-fn payloads(replayed: &[Replayed]) -> Vec<&str> {
+pub fn payloads(replayed: &[Replayed]) -> Vec<&str> {
     replayed.iter().map(|message| &*message.payload).collect()
 }
 
-fn insert(stream: &str, payload: &str) -> String {
+pub fn insert(stream: &str, payload: &str) -> String {
     format!("INSERT INTO tablecast_publish (stream, data, prefix) VALUES ('{stream}', '{payload}', 'p')")
 }
 
@@ -163,6 +171,264 @@ async fn a_late_message_is_superseded_by_a_newer_one_of_its_stream(database: &su
     assert_eq!(server.superseded, BTreeSet::from(["1".to_owned()]));
 }
 
+/// A table, wherever it is, with ids from 1 on.
+struct Table {
+    url: String,
+    run: Box<dyn Fn(&str) -> String>,
+}
+
+impl Table {
+    fn of(database: support::Database) -> Self {
+        Self { url: database.url(), run: Box::new(move |sql| database.sql(sql)) }
+    }
+
+    fn in_file(path: &Path) -> Self {
+        let file = path.to_owned();
+        Self {
+            url: format!("sqlite:{}", path.display()),
+            run: Box::new(move |sql| support::sqlite3(&file, sql)),
+        }
+    }
+
+    async fn follow(&self) -> Follower {
+        Follower::start(&self.url).await
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        (self.run)(sql)
+    }
+
+    fn publish(&self, stream: &str, payloads: impl IntoIterator<Item = impl Display>) {
+        let inserts: Vec<String> =
+            payloads.into_iter().map(|payload| insert(stream, &payload.to_string())).collect();
+        self.sql(&inserts.join(";\n"));
+    }
+
+    /// Rows with the hash of a stream that are another channel's, and the newest of all.
+    fn collide(&self, stream: &str) {
+        let hash = channel_hash(format!("p:{stream}").as_bytes());
+        self.sql(&format!(
+            "INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)
+             VALUES ('p:other', '0', '2026-01-01 00:00:00', {hash})"
+        ));
+    }
+
+    fn double_those_that_collide(&self, times: usize) {
+        for _ in 0..times {
+            self.sql(
+                "INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)
+                 SELECT channel, payload, created_at, channel_hash FROM solid_cable_messages WHERE channel = 'p:other'",
+            );
+        }
+    }
+}
+
+fn numbers(range: impl Iterator<Item = i64>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+async fn what_two_streams_have_missed_comes_in_pages_in_the_order_of_ids(table: Table) {
+    let mut server = table.follow().await;
+    table.publish("a", ["0"]);
+    server.until("0").await;
+    let word = server.word_after("0");
+    for number in 0..110 {
+        table.publish(["a", "b", "c"][number % 3], [number]);
+    }
+    let missed = server.missed(&["a", "b"], &word).await.unwrap();
+    let expected = numbers((0..110).filter(|number| number % 3 < 2));
+    assert_eq!(payloads(&missed), expected);
+    assert!(
+        missed.iter().all(
+            |message| message.stream == stream(["a", "b"][message.payload.parse::<usize>().unwrap() % 3])
+        )
+    );
+
+    // From wherever it was interrupted the rest is the rest.
+    for from in [0, 63, 64, 72] {
+        let rest = server.missed(&["a", "b"], &missed[from].token.word).await.unwrap();
+        assert_eq!(payloads(&rest), expected[from + 1..]);
+    }
+    let cut = server.cut().await;
+    let from = cut.accept(&word, None).unwrap();
+    let mut replay =
+        server.bus.log.missed(vec![stream("a"), stream("b")], from, cut, Most::OrNone(1000)).await.unwrap();
+    assert_eq!(replay.page().await.unwrap().len(), 64);
+    assert_eq!(replay.page().await.unwrap().len(), 10);
+    assert!(replay.page().await.unwrap().is_empty());
+}
+
+async fn more_than_the_limit_is_refused_before_anything_is_given(table: Table) {
+    let mut server = table.follow().await;
+    table.publish("a", ["0"]);
+    server.until("0").await;
+    let word = server.word_after("0");
+    table.publish("a", 1..=70);
+    table.publish("b", 71..=140);
+    let cut = server.cut().await;
+    for (max, streams, fits) in
+        [(70, "a", true), (69, "a", false), (3, "a", false), (140, "ab", true), (139, "ab", false)]
+    {
+        let streams = streams.chars().map(|name| stream(&name.to_string())).collect();
+        let from = cut.accept(&word, None).unwrap();
+        match server.bus.log.missed(streams, from, cut.clone(), Most::OrNone(max)).await {
+            Ok(replay) => assert_eq!((fits, all(replay).await.unwrap().len()), (true, max)),
+            Err(error) => assert_eq!((fits, error), (false, Rejection::TooMany(max))),
+        }
+    }
+}
+
+async fn what_was_written_since_a_time_is_found_among_what_is_older(table: Table) {
+    let mut server = table.follow().await;
+    table.publish("a", 1..=300);
+    table.publish("b", [301]);
+    table.publish("a", 302..=310);
+    table
+        .sql("UPDATE solid_cable_messages SET created_at = '2026-01-01 00:00:00' WHERE id BETWEEN 1 AND 299");
+    table.sql(
+        "UPDATE solid_cable_messages SET created_at = '2026-01-01 01:00:00' WHERE id BETWEEN 300 AND 306",
+    );
+    // Another clock of a writer's.
+    table.sql("UPDATE solid_cable_messages SET created_at = '2026-01-01 00:59:30' WHERE id = 304");
+    table.sql("UPDATE solid_cable_messages SET created_at = '2026-01-01 02:00:00' WHERE id >= 307");
+    let midnight: i64 = 1_767_225_600;
+    let cut = server.cut().await;
+    let log = server.bus.log.clone();
+    let since = async |time, max| {
+        let replay = log.since(vec![stream("a"), stream("b")], midnight + time, 0, cut.clone(), max).await?;
+        all(replay).await
+    };
+    let found = since(3600, 100).await.unwrap();
+    let expected = numbers((300..=310).filter(|number| *number != 304));
+    assert_eq!(payloads(&found), expected);
+    assert_eq!(payloads(&since(7200, 100).await.unwrap()), numbers(307..=310));
+    assert_eq!(since(7201, 100).await.unwrap(), []);
+    assert_eq!(since(0, 310).await.unwrap().len(), 310);
+    assert_eq!(since(0, 309).await.unwrap_err(), Rejection::TooMany(309));
+
+    let at_least =
+        log.since(vec![stream("a"), stream("b")], midnight + 7201, 5, cut.clone(), 100).await.unwrap();
+    assert_eq!(payloads(&all(at_least).await.unwrap()), ["301", "306", "307", "308", "309", "310"]);
+
+    let rest = server.missed(&["a", "b"], &found[4].token.word).await.unwrap();
+    assert_eq!(payloads(&rest), expected[5..]);
+}
+
+async fn what_is_no_message_is_passed(table: Table) {
+    let mut server = table.follow().await;
+    table.publish("a", 1..=5);
+    server.until("5").await;
+    let word = server.word_after("2");
+    table.sql("UPDATE solid_cable_messages SET payload = 'no JSON' WHERE id IN (4, 5)");
+    table.collide("a");
+    table.double_those_that_collide(11);
+    table.publish("b", ["6"]);
+    let cut = server.cut().await;
+    let latest = server.bus.log.latest(&stream("a"), &cut, 2).await.unwrap();
+    assert_eq!(payloads(&latest), ["2", "3"]);
+    assert_eq!(payloads(&server.missed(&["a", "b"], &word).await.unwrap()), ["3", "6"]);
+    let first = server.bus.log.latest(&stream("a"), &cut, 1).await.unwrap();
+    assert_eq!(server.missed(&["a"], &first[0].token.word).await.unwrap(), []);
+
+    // So many that it isn't worth it.
+    table.double_those_that_collide(3);
+    let cut = server.cut().await;
+    assert_eq!(payloads(&server.bus.log.latest(&stream("a"), &cut, 1).await.unwrap()), [""; 0]);
+    assert_eq!(server.missed(&["a", "b"], &word).await.unwrap_err(), Rejection::TooMany(10_000));
+    assert_eq!(payloads(&server.missed(&["b"], &word).await.unwrap()), ["6"]);
+}
+
+async fn large_payloads_come_in_small_pages(table: Table) {
+    let mut server = table.follow().await;
+    table.publish("a", ["0"]);
+    server.until("0").await;
+    let word = server.word_after("0");
+    let large: Vec<String> =
+        (10..22).map(|number| format!("[{number},\"{}\"]", "x".repeat(100_000))).collect();
+    for payload in &large {
+        table.publish("a", [payload]);
+    }
+    let cut = server.cut().await;
+    let from = cut.accept(&word, None).unwrap();
+    let mut replay =
+        server.bus.log.missed(vec![stream("a")], from, cut.clone(), Most::OrNone(20)).await.unwrap();
+    for expected in large.chunks(10) {
+        assert!(payloads(&replay.page().await.unwrap()) == expected);
+    }
+    assert!(replay.page().await.unwrap().is_empty());
+    assert!(payloads(&server.bus.log.latest(&stream("a"), &cut, 3).await.unwrap()) == large[9..]);
+}
+
+async fn the_latest_of_many_streams_are_read_together(table: Table) {
+    let mut server = table.follow().await;
+    for number in 0..3 {
+        let inserts: Vec<String> =
+            (0..300).map(|of| insert(&format!("s{of}"), &format!("[{of},{number}]"))).collect();
+        table.sql(&inserts.join(";\n"));
+    }
+    let cut = server.cut().await;
+    let asked: Vec<(Stream, usize)> = (0..300).map(|of| (stream(&format!("s{of}")), of % 3)).collect();
+    let latest = server.bus.log.latest_of(&asked, &cut).await.unwrap();
+    for (of, found) in latest.iter().enumerate() {
+        let expected: Vec<String> = (3 - of % 3..3).map(|number| format!("[{of},{number}]")).collect();
+        assert_eq!(payloads(found), expected);
+    }
+    // Of each stream all is there, whatever came in others.
+    let rest = server.missed(&["s1", "s2"], &latest[2][0].token.word).await.unwrap();
+    assert_eq!(payloads(&rest), ["[1,2]", "[2,2]"]);
+
+    // Many at once, in turn.
+    let log = server.bus.log.clone();
+    let asking = (0..50).map(|of| {
+        let (log, cut) = (log.clone(), cut.clone());
+        tokio::spawn(async move { log.latest(&stream(&format!("s{of}")), &cut, 1).await.unwrap() })
+    });
+    for (of, latest) in asking.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(payloads(&latest.await.unwrap()), [format!("[{of},2]")]);
+    }
+}
+
+async fn a_life_of_the_table_keeps_its_name(table: Table) {
+    let mut server = table.follow().await;
+    table.publish("a", ["1"]);
+    server.until("1").await;
+    let word = server.word_after("1");
+    drop(server);
+    table.publish("a", ["2"]);
+
+    let mut again = table.follow().await;
+    assert_eq!(payloads(&again.missed(&["a"], &word).await.unwrap()), ["2"]);
+    let cut = again.cut().await;
+    assert_eq!(cut.accept("none", None).unwrap_err(), Rejection::TooManyGaps);
+    assert!(cut.accept(&cut.token().word, Some(Duration::ZERO)).is_ok());
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let cut = again.cut().await;
+    assert_eq!(cut.accept(&word, Some(Duration::from_secs(1))).unwrap_err(), Rejection::TooOld);
+}
+
+/// `anew` makes the table another one.
+async fn is_another_life(table: &Table, anew: impl FnOnce()) {
+    let mut server = table.follow().await;
+    table.publish("a", ["1"]);
+    server.until("1").await;
+    let word = server.word_after("1");
+
+    anew();
+
+    let mut starts = table.follow().await;
+    server.until_new_history().await;
+    table.publish("a", 2..=5);
+    for server in [&mut server, &mut starts] {
+        assert_eq!(server.missed(&["a"], &word).await.unwrap_err(), Rejection::AnotherHistory);
+    }
+    // What the new life gives is good on both.
+    let given = starts.cut().await.token().word;
+    table.publish("a", ["6"]);
+    for server in [&mut server, &mut starts] {
+        assert_eq!(payloads(&server.missed(&["a"], &given).await.unwrap()), ["6"]);
+    }
+}
+
 macro_rules! on_each_database {
     ($($promise:ident),*) => {
         mod postgres {
@@ -183,6 +449,98 @@ on_each_database!(
     the_latest_are_those_that_were_released,
     a_late_message_is_superseded_by_a_newer_one_of_its_stream
 );
+
+macro_rules! on_each_table {
+    ($($promise:ident),*) => {
+        mod table_of_postgres {
+            $(#[tokio::test] async fn $promise() {
+                super::$promise(super::Table::of(crate::support::postgres::shared().database())).await;
+            })*
+        }
+        mod table_of_mariadb {
+            $(#[tokio::test] async fn $promise() {
+                super::$promise(super::Table::of(crate::support::mariadb::shared().database())).await;
+            })*
+        }
+        mod table_of_sqlite {
+            $(#[tokio::test] async fn $promise() {
+                let folder = tempfile::tempdir().unwrap();
+                super::$promise(super::Table::in_file(&folder.path().join("log.db"))).await;
+            })*
+        }
+    };
+}
+
+on_each_table!(
+    what_two_streams_have_missed_comes_in_pages_in_the_order_of_ids,
+    more_than_the_limit_is_refused_before_anything_is_given,
+    what_was_written_since_a_time_is_found_among_what_is_older,
+    what_is_no_message_is_passed,
+    large_payloads_come_in_small_pages,
+    the_latest_of_many_streams_are_read_together,
+    a_life_of_the_table_keeps_its_name
+);
+
+#[tokio::test]
+async fn a_table_of_postgresql_that_was_made_anew_leads_another_life() {
+    for anew in ["DROP TABLE solid_cable_messages CASCADE", "TRUNCATE solid_cable_messages RESTART IDENTITY"]
+    {
+        let table = Table::of(support::postgres::shared().database());
+        is_another_life(&table, || drop(table.sql(anew))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_mariadb_that_was_made_anew_leads_another_life() {
+    for anew in ["DROP TABLE solid_cable_messages", "TRUNCATE solid_cable_messages"] {
+        let table = Table::of(support::mariadb::shared().database());
+        is_another_life(&table, || drop(table.sql(anew))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_sqlite_that_was_made_anew_leads_another_life() {
+    for anew in ["DROP TABLE solid_cable_messages", "DELETE FROM solid_cable_messages"] {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::in_file(&folder.path().join("log.db"));
+        is_another_life(&table, || drop(table.sql(anew))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_was_moved_into_place_leads_another_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.db");
+    let table = Table::in_file(&path);
+    is_another_life(&table, || {
+        let backup = folder.path().join("backup.db");
+        table.sql(&format!("VACUUM INTO '{}'", backup.display()));
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.path().join(format!("log.db{suffix}")));
+        }
+        std::fs::rename(&backup, &path).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_of_sqlite_that_was_vacuumed_and_altered_leads_the_same_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = Table::in_file(&folder.path().join("log.db"));
+    let mut server = table.follow().await;
+    table.publish("a", ["1"]);
+    server.until("1").await;
+    let word = server.word_after("1");
+    table.sql("VACUUM; ALTER TABLE solid_cable_messages ADD COLUMN more text; DELETE FROM solid_cable_messages WHERE id = 1");
+    table.publish("a", ["2"]);
+
+    assert_eq!(
+        table.sql("SELECT id FROM solid_cable_messages WHERE CAST(payload AS text) = '2'"),
+        "2",
+        "no id is moved"
+    );
+    assert_eq!(payloads(&server.missed(&["a"], &word).await.unwrap()), ["2"]);
+}
 
 /// There is nothing late on SQLite, and a file is no server.
 #[tokio::test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tablecast::bus::DatabaseUrl;
-use tablecast::identity::lookup::{Key, Lookup, LookupConfig, LookupError, OpenSession, Query, Row, recheck};
+use tablecast::identity::lookup::{
+    Ended, Key, Lookup, LookupConfig, LookupError, OpenSession, Query, Row, recheck,
+};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -237,16 +239,16 @@ async fn a_recheck_tells_of_logouts_and_of_other_users(app: App) {
         Arc::new(Row { user: json!(id), claims })
     };
     let open = || (1..=4).map(|id| OpenSession { key: key(id), row: row(id) }).collect();
-    let ended_is = |key: &Key, now: Option<&Row>| told.send((key.clone(), now.cloned())).unwrap();
+    let ended_are = |others: &Ended| others.clone().into_iter().for_each(|one| told.send(one).unwrap());
     let _ =
-        timeout(Duration::from_secs(2), recheck(lookup.clone(), Duration::from_millis(500), open, ended_is))
+        timeout(Duration::from_secs(2), recheck(lookup.clone(), Duration::from_millis(500), open, ended_are))
             .await;
 
     let mut all = Vec::new();
     while let Ok(one) = ended.try_recv() {
         all.push(one);
     }
-    assert!(all.contains(&(key(2), None)) && all.contains(&(key(3), Some((*row(7)).clone()))), "{all:?}");
+    assert!(all.contains(&(key(2), None)) && all.contains(&(key(3), Some(row(7)))), "{all:?}");
     assert!(all.iter().all(|(ended, _)| [key(2), key(3)].contains(ended)), "{all:?}");
     // Nor is a new connection let in by what was known before.
     assert_eq!(user(&lookup, 2).await, None);

@@ -168,6 +168,14 @@ fn check_names_each_unsafe_combination() {
     unsafe_with(&["--secret=s3Krit"], "", "--secret is 6 bytes long");
     unsafe_with(&["--publish-key=s3Krit"], "", "--publish-key is 6 bytes long");
     unsafe_with(&[], identified, "nothing says who is connected");
+    unsafe_with(&[], "[[publish_key]]\nkey = \"s3Krit\"\n", "[[publish_key]] is 6 bytes long");
+    unsafe_with(
+        &["--public-channel=Any=mine:{id}"],
+        identified,
+        "Any -> mine:{id} can lead to a stream of Mine -> mine:{user.id}",
+    );
+    unsafe_with(&["--public-streams=m*"], identified, "--public-streams m* can lead to a stream of Mine");
+    unsafe_with(&["--jwks=keys.json"], "", "--jwks without --jwt-audience");
     unsafe_with(&[], signed, "there is no key for the signed names of these rules");
 
     let (_, said) = check(&["--secret=s3Krit", "--publish-key=t0pSekrit"], "");

@@ -17,6 +17,8 @@ pub struct Envelope {
     pub message: Vec<u8>,
     /// What it is good for; none if it isn't said.
     pub purpose: Option<String>,
+    /// From when on it isn't good any more; none if that isn't said.
+    pub expires: Option<SystemTime>,
 }
 
 impl Envelope {
@@ -30,7 +32,7 @@ impl Envelope {
             let Outer { rails } =
                 serde_json::from_slice::<Outer<Legacy>>(text).map_err(|_| SignedError::Envelope)?;
             let message = decode(rails.message.as_bytes())?;
-            Self { message, purpose: None }.bound(rails.exp, rails.pur, now)
+            Self { message, purpose: None, expires: None }.bound(rails.exp, rails.pur, now)
         })
     }
 
@@ -38,27 +40,28 @@ impl Envelope {
     pub(super) fn open_any(text: &[u8], now: SystemTime) -> Result<Self, SignedError> {
         let Ok(Outer { rails }) = serde_json::from_slice::<Outer<&RawValue>>(text) else {
             // No object, or none with this key. What it is then, its reader says.
-            return Ok(Self { message: text.to_vec(), purpose: None });
+            return Ok(Self { message: text.to_vec(), purpose: None, expires: None });
         };
         let Current { data, exp, pur } =
             serde_json::from_str(rails.get()).map_err(|_| SignedError::Envelope)?;
-        Self { message: data.get().into(), purpose: None }.bound(exp, pur, now)
+        Self { message: data.get().into(), purpose: None, expires: None }.bound(exp, pur, now)
     }
 
-    /// Refuses what is over, and notes the purpose.
+    /// Refuses what is over, and notes its end and the purpose.
     fn bound(self, exp: Value, pur: Option<String>, now: SystemTime) -> Result<Self, SignedError> {
-        match exp {
-            Value::Null => {}
+        let expires = match exp {
+            Value::Null => None,
             Value::String(exp) => {
                 let exp = OffsetDateTime::parse(&exp, &Rfc3339).map_err(|_| SignedError::Expiry)?;
                 if at(now) >= exp {
                     return Err(SignedError::Expired);
                 }
+                Some(exp.into())
             }
             // Rails takes a number for a Julian day, with which nothing ever expires.
             _ => return Err(SignedError::Expiry),
-        }
-        Ok(Self { purpose: pur.filter(|purpose| !purpose.is_empty()), ..self })
+        };
+        Ok(Self { purpose: pur.filter(|purpose| !purpose.is_empty()), expires, ..self })
     }
 
     /// The value itself, which must be JSON.

@@ -49,6 +49,18 @@ proptest! {
     }
 
     #[test]
+    fn probes_hold_all_that_was_missed_and_are_few(client in any_ids(), server in any_ids()) {
+        let ids = |ranges: Vec<IdRange>| {
+            ranges.iter().flat_map(|range| range.first..=range.last).collect::<BTreeSet<i64>>()
+        };
+        let probes = client.probes(&server);
+        prop_assert!(probes.iter().filter(|range| range.last > client.high).count() <= 1);
+        prop_assert!(probes.windows(2).all(|pair| pair[0].last < pair[1].first));
+        prop_assert!(ids(client.missed(&server)).is_subset(&ids(probes.clone())));
+        prop_assert!(ids(probes).is_disjoint(&set_of(&client)));
+    }
+
+    #[test]
     fn a_client_that_has_been_replayed_to_an_id_has_all_that_was_missed_up_to_it(
         client in any_ids(), server in any_ids(), number: usize,
     ) {
@@ -67,7 +79,9 @@ proptest! {
     #[test]
     fn whatever_a_client_sends_is_a_position_or_none(word in ".{0,300}", bytes: Vec<u8>) {
         for word in [word, format!("{FORM}{}", URL_SAFE_NO_PAD.encode(bytes))] {
-            if let Ok(Position { ids, .. }) = Position::decode(&word) {
+            if let Ok(position) = Position::decode(&word) {
+                prop_assert_eq!(position.encode(), Some(word));
+                let ids = position.ids;
                 prop_assert!(ids.gaps.len() <= MAX_BYTES);
                 prop_assert!(ids.gaps.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
                 prop_assert!(ids.gaps.iter().all(|gap| 1 <= gap.first && gap.first <= gap.last));
@@ -75,6 +89,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_position_has_one_word() {
+    let word = position(ids(300, &[(7, 9)])).encode().unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(&word[1..]).unwrap();
+    let again = |bytes: &[u8]| Position::decode(&format!("{FORM}{}", URL_SAFE_NO_PAD.encode(bytes)));
+    assert!(again(&bytes).is_ok());
+    // A gap that is cut off, one that is below the first id, a number in more bytes than it needs, one too large.
+    assert!(again(&bytes[..bytes.len() - 1]).is_err());
+    assert!(again(&[&bytes[..], &[7, 0]].concat()).is_err());
+    assert!(again(&[&bytes[..], &[0x82, 0]].concat()).is_err());
+    assert!(again(&[&bytes[..8], &[0xff; 9], &[1, 1]].concat()).is_err());
+    assert!(Position::decode(&format!("{word}=")).is_err());
+    assert!(Position::decode(&format!("b{}", &word[1..])).is_err());
 }
 
 #[test]

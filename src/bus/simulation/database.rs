@@ -225,11 +225,18 @@ impl Database {
         rows.map(|(_, row)| *row).filter(move |row| self.rows[*row].stream == Some(stream))
     }
 
-    pub fn latest(&self, stream: usize, released: &Ids) -> Option<usize> {
+    /// The last rows of a stream, oldest first.
+    pub fn last(&self, stream: usize, released: &Ids, count: usize) -> Vec<usize> {
         let newest_first = self.table.range(..=released.high).rev();
-        let mut of_stream =
-            newest_first.filter(|(_, row)| self.rows[**row].stream == Some(stream)).map(|(_, row)| *row);
-        of_stream.find(|row| released.contains(self.rows[*row].id))
+        let of_stream = newest_first
+            .filter(|(id, row)| self.rows[**row].stream == Some(stream) && released.contains(**id));
+        let mut last: Vec<usize> = of_stream.map(|(_, row)| *row).take(count).collect();
+        last.reverse();
+        last
+    }
+
+    pub fn latest(&self, stream: usize, released: &Ids) -> Option<usize> {
+        self.last(stream, released, 1).pop()
     }
 }
 

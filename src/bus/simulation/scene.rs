@@ -12,6 +12,8 @@ pub struct Scene {
     pub barrier: Barrier,
     /// A replay gives only what the barrier's answer holds.
     pub bounded_replay: bool,
+    /// What lies below the first message that a newcomer is given, and is still to come, is not in its position.
+    pub newcomers_lack: bool,
     pub marks_superseded: bool,
     /// A server sees that the database lost rows.
     pub notices_loss: bool,
@@ -36,6 +38,7 @@ impl Scene {
         gaps: Rules::ALL,
         barrier: Barrier::LaterLook,
         bounded_replay: true,
+        newcomers_lack: true,
         marks_superseded: true,
         notices_loss: true,
         compares_histories: true,

@@ -41,6 +41,8 @@ pub type Seen = BTreeMap<Sight, u64>;
 pub enum Sight {
     Resumed,
     Replayed,
+    /// A client that came for the first time was given the last messages.
+    GivenLatest,
     /// A connection was lost between two messages of a batch or a replay.
     Cut,
     /// A position had too many gaps for a word.

@@ -13,6 +13,8 @@ pub struct Subscription {
     has: Has,
     /// It has been told of this one.
     history: u64,
+    /// It had a position that no word was for.
+    had_no_word: bool,
 }
 
 enum Link {
@@ -41,7 +43,8 @@ struct Live {
 /// What a client makes of messages.
 enum Has {
     /// It counts each, and goes on from the word that came with the last.
-    Each { owed: Owed, position: Option<Position>, word: Option<String>, limit: usize },
+    /// As a newcomer it asks for the last `latest` ones.
+    Each { owed: Owed, position: Option<Position>, word: Option<String>, limit: usize, latest: usize },
     /// It keeps the latest.
     Latest(Option<usize>),
 }
@@ -56,9 +59,10 @@ pub enum Kept {
 impl Subscription {
     pub fn new(stream: usize, random: &mut Random) -> Self {
         let limit = random.any_of(&[4, 1000]);
-        let each = Has::Each { owed: Owed::default(), position: None, word: None, limit };
+        let latest = random.any_of(&[0, 1, 5]);
+        let each = Has::Each { owed: Owed::default(), position: None, word: None, limit, latest };
         let has = if random.one_in(3) { Has::Latest(None) } else { each };
-        Self { stream, link: Link::Away, has, history: 0 }
+        Self { stream, link: Link::Away, has, history: 0, had_no_word: false }
     }
 
     pub fn replays_at(&self) -> Option<Time> {
@@ -97,20 +101,22 @@ impl Subscription {
     pub fn leave(&mut self) {
         self.link = Link::Away;
         if let Has::Each { position, word, .. } = &mut self.has {
-            *word = position.take().and_then(|position| position.encode());
+            let last = position.take();
+            *word = last.as_ref().and_then(Position::encode);
+            self.had_no_word = last.is_some() && word.is_none();
         }
     }
 
     pub fn come(&mut self, life: &Life, stage: &mut Stage) -> Result<(), Fault> {
-        if let Has::Each { position, word, .. } = &mut self.has {
-            let Some(word) = word.take() else {
-                if self.history > 0 {
-                    stage.saw(Sight::NoWord);
-                }
+        if std::mem::take(&mut self.had_no_word) {
+            stage.saw(Sight::NoWord);
+        }
+        if let Has::Each { position, word, latest, .. } = &mut self.has {
+            *position = word.take().map(|word| Position::decode(&word).expect("a server has made it"));
+            if position.is_none() && *latest == 0 {
                 self.begin_anew(life, stage);
                 return Ok(());
-            };
-            *position = Some(Position::decode(&word).expect("a server has made it"));
+            }
         }
         match stage.scene.barrier {
             Barrier::None => self.resume(life.released(), life, stage),
@@ -182,6 +188,26 @@ impl Subscription {
                 if let Some(row) = latest.filter(|_| latest != *shown) {
                     self.show(row, &stage.database)?;
                 }
+            }
+            Has::Each { owed, position: position @ None, latest, .. } => {
+                stage.saw(Sight::GivenLatest);
+                let everything = Ids { high: i64::MAX, gaps: Vec::new() };
+                let bounds = if stage.scene.bounded_replay { released } else { &everything };
+                let rows = stage.database.last(self.stream, bounds, *latest);
+                let first = rows.first().map_or(released.high, |row| stage.database.rows[*row].id - 1);
+                let before = released.up_to(first);
+                *owed = Owed::beyond(&before, self.stream, &stage.database);
+                let before =
+                    if stage.scene.newcomers_lack { before } else { Ids { high: first, gaps: Vec::new() } };
+                *position =
+                    Some(Position { history: life.history, time: stage.now as i64, ids: before.clone() });
+                for row in rows {
+                    let ids = before.replayed_to(stage.database.rows[row].id, released);
+                    if self.take(row, ids, stage)? == Kept::No {
+                        return Ok(Kept::No);
+                    }
+                }
+                self.has_caught_up(released, stage)?;
             }
             Has::Each { position, limit, .. } => {
                 let before = position.clone().expect("it has come with one").ids;

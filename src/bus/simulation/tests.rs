@@ -9,8 +9,18 @@ use super::stage::{
 use super::world::World;
 use crate::bus::gaps::Rules;
 
-const ALL: [Sight; 9] =
-    [Resumed, Replayed, Cut, NoWord, TooManyMissed, ToldOfLoss, Superseded, Trimmed, AskedTooLittle];
+const ALL: [Sight; 10] = [
+    Resumed,
+    Replayed,
+    GivenLatest,
+    Cut,
+    NoWord,
+    TooManyMissed,
+    ToldOfLoss,
+    Superseded,
+    Trimmed,
+    AskedTooLittle,
+];
 
 /// `SEEDS` are so many, from 0; `SEED` is one.
 fn seeds() -> Range<u64> {
@@ -36,7 +46,7 @@ fn all_promises_hold_on_sqlite() {
     holds(
         "all_promises_hold_on_sqlite",
         Scene::SQLITE,
-        &[Resumed, Replayed, Cut, TooManyMissed, ToldOfLoss, Trimmed],
+        &[Resumed, Replayed, GivenLatest, Cut, TooManyMissed, ToldOfLoss, Trimmed],
     );
 }
 
@@ -146,6 +156,12 @@ fn a_look_that_was_under_way_is_no_barrier() {
 fn replaying_more_than_was_released_gives_rows_twice() {
     let scene = Scene { bounded_replay: false, ..Scene::POSTGRES };
     goes_wrong(scene, |fault| matches!(fault, Fault::Twice(_)));
+}
+
+#[test]
+fn counting_what_is_below_the_latest_as_given_loses_rows() {
+    let scene = Scene { newcomers_lack: false, ..Scene::POSTGRES };
+    goes_wrong(scene, |fault| matches!(fault, Fault::Lost(_) | Fault::Claimed(_)));
 }
 
 #[test]

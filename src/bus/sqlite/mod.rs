@@ -125,7 +125,8 @@ impl Database {
     }
 
     pub(super) async fn replayer(&self) -> Result<Replayer, sqlx::Error> {
-        Ok(Replayer::new(self.open().await?, self))
+        let (connection, file) = self.open_file().await?;
+        Ok(Replayer::new(connection, self, file))
     }
 
     pub(super) async fn writer(&self) -> Result<Writer, sqlx::Error> {

@@ -216,6 +216,11 @@ impl Outbox {
         });
     }
 
+    /// Whether [`Self::answer_last`] is awaited.
+    pub fn owes_answers(&self) -> bool {
+        self.state.lock().queue.owes_answers()
+    }
+
     /// The last answers of a connection that was closed in [`Manner::Extended`], and why it is.
     pub fn answer_last(&self, answers: Vec<Frame>) {
         self.change(|state| {

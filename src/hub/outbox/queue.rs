@@ -273,6 +273,10 @@ impl Queue {
         self.closing.is_some() && !self.owes_answers
     }
 
+    pub fn owes_answers(&self) -> bool {
+        self.owes_answers
+    }
+
     /// Answers to commands that came before the end, and then why it is one.
     pub fn answer(&mut self, answers: Vec<Frame>) {
         if !std::mem::take(&mut self.owes_answers) {

@@ -11,7 +11,9 @@ pub enum TokenError {
     Critical,
     #[error("the token was signed by none of the keys (--jwt-key, --jwks)")]
     Signature,
-    #[error("the token names a key (kid) that isn't in --jwks")]
+    #[error(
+        "the token was signed by none of the keys (--jwt-key, --jwks), or names one (kid) that isn't in --jwks"
+    )]
     UnknownKey,
     /// It may be good: ask again later.
     #[error("the keys of --jwks can't be had right now")]

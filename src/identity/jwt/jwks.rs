@@ -1,5 +1,6 @@
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -77,7 +78,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 1 << 20;
 /// A token without a `kid` is tried with each of its kind.
 const MAX_KEYS: usize = 64;
-/// Anybody can make up names of keys: they are looked for only so often.
+/// Anybody can make up names of keys, or sign with one of their own: they are looked for only so often.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
 /// After a look that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -250,6 +251,17 @@ impl FromStr for Source {
         let is_web = matches!(url.scheme_str(), Some("http" | "https"));
         let is_plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         if is_web && is_plain { Ok(Self::Url(url)) } else { Err(SourceError) }
+    }
+}
+
+impl Source {
+    /// Whether the keys come over a network, and in plain.
+    pub fn can_be_altered(&self) -> bool {
+        let Self::Url(url) = self else { return false };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_here = host.eq_ignore_ascii_case("localhost")
+            || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+        url.scheme_str() != Some("https") && !is_here
     }
 }
 

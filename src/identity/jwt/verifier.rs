@@ -62,9 +62,9 @@ impl Verifier {
         let (fetched, failure) = match jwks.map(Jwks::keys) {
             None => (None, TokenError::Signature),
             Some(None) => (None, TokenError::KeysAway),
-            Some(Some(keys)) if header.kid.is_none() || keys.iter().any(|key| fits(&key)) => {
-                (Some(keys), TokenError::Signature)
-            }
+            // It may be meant for a key that came since.
+            Some(Some(keys)) if header.kid.is_none() => (Some(keys), TokenError::UnknownKey),
+            Some(Some(keys)) if keys.iter().any(|key| fits(&key)) => (Some(keys), TokenError::Signature),
             Some(Some(_)) => (None, TokenError::UnknownKey),
         };
         for key in self.keys.iter().chain(fetched.iter().flat_map(|keys| keys.iter())).filter(fits) {

@@ -44,7 +44,7 @@ use serde_json::{Map, Value};
 
 pub use key::Key;
 pub use query::{Query, QueryError};
-pub use recheck::{OpenSession, recheck};
+pub use recheck::{Ended, OpenSession, recheck};
 
 use self::lexer::Dialect;
 use self::source::{Asking, Fault, Source};

@@ -18,12 +18,16 @@ pub struct OpenSession {
     pub row: Arc<Row>,
 }
 
+/// What the rows say now of sessions that have ended, or changed since somebody was let in by them.
+pub type Ended = HashMap<Key, Option<Arc<Row>>>;
+
 /// How soon a database that is away is asked again.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Asks for all that `open` gives, every `every`, in batches that are spread over that time. Where a
-/// session is gone, or its row says something else, `ended` is told its key and what the row says now: the
-/// connections with that key that were let in by another row are to be closed. Never ends.
+/// session is gone, or its row says something else, `ended` is told its key and what the row says now, of all
+/// of a batch at once: the connections with these keys that were let in by another row are to be closed. Each time
+/// that costs a look at every connection; and the end of a round is up to `every` away. Never ends.
 ///
 /// A database that doesn't answer ends nobody: that would throw all clients out for an outage which
 /// says nothing about them, and have them come back at once to where they can't be let in. Their sessions
@@ -32,7 +36,7 @@ pub async fn recheck(
     lookup: Lookup,
     every: Duration,
     open: impl Fn() -> Vec<OpenSession>,
-    ended: impl Fn(&Key, Option<&Row>),
+    ended: impl Fn(&Ended),
 ) {
     let ask = |keys: Vec<Key>| {
         let lookup = lookup.clone();
@@ -48,7 +52,7 @@ async fn run<Asked: Future<Output = Rows>>(
     ask: impl Fn(Vec<Key>) -> Asked,
     every: Duration,
     open: impl Fn() -> Vec<OpenSession>,
-    ended: impl Fn(&Key, Option<&Row>),
+    ended: impl Fn(&Ended),
 ) {
     let mut told = OnceAMinute::default();
     sleep(every).await;
@@ -69,7 +73,7 @@ async fn round<Asked: Future<Output = Rows>>(
     ask: impl Fn(Vec<Key>) -> Asked,
     every: Duration,
     open: impl Fn() -> Vec<OpenSession>,
-    ended: impl Fn(&Key, Option<&Row>),
+    ended: impl Fn(&Ended),
 ) -> Result<(), LookupError> {
     let began = Instant::now();
     let mut rows: HashMap<Key, HashSet<Arc<Row>>> = HashMap::new();
@@ -83,10 +87,12 @@ async fn round<Asked: Future<Output = Rows>>(
     for (at, batch) in keys.chunks(BATCH).enumerate() {
         sleep_until(began + every.mul_f64(at as f64 / batches as f64)).await;
         let batch: Vec<Key> = batch.iter().map(|key| (*key).clone()).collect();
-        for (key, now) in batch.iter().zip(ask(batch.clone()).await?) {
-            if rows[key].iter().any(|row| now.as_ref() != Some(row)) {
-                ended(key, now.as_deref());
-            }
+        let now = ask(batch.clone()).await?;
+        let is_other =
+            |(key, now): &(Key, Option<Arc<Row>>)| rows[key].iter().any(|row| now.as_ref() != Some(row));
+        let others: Ended = batch.into_iter().zip(now).filter(is_other).collect();
+        if !others.is_empty() {
+            ended(&others);
         }
     }
     Ok(())
@@ -130,8 +136,7 @@ mod tests {
         };
 
         let time = 2 * MINUTE + Duration::from_secs(1);
-        let _ =
-            timeout(time, run(ask, MINUTE, || sessions(1..=350), |_, _| panic!("nobody has ended"))).await;
+        let _ = timeout(time, run(ask, MINUTE, || sessions(1..=350), |_| panic!("nobody has ended"))).await;
 
         assert_eq!(*asked.borrow(), [(60, 100), (75, 100), (90, 100), (105, 50), (120, 100)]);
     }
@@ -149,12 +154,14 @@ mod tests {
         };
         let open = || sessions(1..=4).into_iter().chain(sessions(2..=2)).collect();
 
-        let told = |key: &Key, now: Option<&Row>| {
-            ended.borrow_mut().push((key.clone(), now.map(|row| row.user.clone())));
+        let told = |others: &Ended| {
+            let told =
+                others.iter().map(|(key, now)| (key.clone(), now.as_ref().map(|row| row.user.clone())));
+            ended.borrow_mut().push(told.collect::<Vec<_>>());
         };
         let _ = timeout(MINUTE + Duration::from_secs(1), run(ask, MINUTE, open, told)).await;
 
-        let mut ended = ended.into_inner();
+        let [mut ended] = <[_; 1]>::try_from(ended.into_inner()).expect("all of them at once");
         ended.sort_by_key(|(key, _)| key.as_str().to_owned());
         assert_eq!(ended, [(key(2), None), (key(3), Some(json!(9)))], "each once");
     }
@@ -165,8 +172,8 @@ mod tests {
         let ask = |keys: Vec<Key>| ready(Ok(keys.iter().map(|_| Some(row(json!(2)))).collect()));
         let open = || [1, 2].map(|user| OpenSession { key: key(7), row: row(json!(user)) }).into();
 
-        let told = |_: &Key, now: Option<&Row>| {
-            assert_eq!(now.map(|row| &row.user), Some(&json!(2)));
+        let told = |others: &Ended| {
+            assert_eq!(others[&key(7)].as_ref().map(|row| &row.user), Some(&json!(2)));
             ended.set(ended.get() + 1);
         };
         let _ = timeout(MINUTE + Duration::from_secs(1), run(ask, MINUTE, open, told)).await;
@@ -184,7 +191,7 @@ mod tests {
             ready(Ok(keys.iter().map(|_| None).collect()))
         };
 
-        let told = |_: &Key, _: Option<&Row>| ended.set(Some(began.elapsed().as_secs()));
+        let told = |_: &Ended| ended.set(Some(began.elapsed().as_secs()));
         let _ = timeout(MINUTE + RETRY + Duration::from_secs(1), run(ask, MINUTE, || sessions(1..=1), told))
             .await;
 

@@ -4,10 +4,9 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Non
 use aws_lc_rs::cipher::{AES_256, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 use tablecast_protocol::signed::{Envelope, SignedError, Verifier};
 
-use super::CookieError;
+use super::{CookieError, Opened};
 
 /// What keeps visitors from writing the cookie themselves: `cookies.signed` or
 /// `cookies.encrypted`, with the keys that may have done it, in the order in which they are
@@ -118,8 +117,8 @@ pub enum Binding {
 }
 
 impl Binding {
-    pub(super) fn value(self, plain: &[u8], name: &str, now: SystemTime) -> Result<Value, CookieError> {
-        let bare = || Envelope { message: plain.to_vec(), purpose: None };
+    pub(super) fn value(self, plain: &[u8], name: &str, now: SystemTime) -> Result<Opened, CookieError> {
+        let bare = || Envelope { message: plain.to_vec(), purpose: None, expires: None };
         let envelope = Envelope::open(plain, now).unwrap_or_else(|| Ok(bare()))?;
         match &envelope.purpose {
             Some(purpose) if purpose.strip_prefix("cookie.") == Some(name) => {}
@@ -127,6 +126,6 @@ impl Binding {
             None if self == Self::NameOrNone => {}
             None => return Err(CookieError::Unbound),
         }
-        Ok(envelope.value()?)
+        Ok(Opened { value: envelope.value()?, expires: envelope.expires })
     }
 }

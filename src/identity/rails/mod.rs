@@ -37,20 +37,28 @@ pub struct Cookie {
     pub path: Path,
 }
 
+/// Of a cookie that is good.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opened {
+    pub value: Value,
+    /// From when on the cookie isn't good any more; none if it doesn't say.
+    pub expires: Option<SystemTime>,
+}
+
 impl Cookie {
-    /// The id, a text or a whole number, that a request's cookie gives at its path.
+    /// The id, a text or a whole number, that a request's cookie gives at its path, for as long as the
+    /// cookie is good.
     ///
     /// None where the request has no such cookie, or a good one without the path: that is an
     /// anonymous visitor. A cookie that is there and can't be believed is an error.
-    pub fn read(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<Value>, CookieError> {
-        match header::value(headers, &self.name)? {
-            Some(text) => self.path.id(&self.open(&text, now)?),
-            None => Ok(None),
-        }
+    pub fn read(&self, headers: &HeaderMap, now: SystemTime) -> Result<Option<Opened>, CookieError> {
+        let Some(text) = header::value(headers, &self.name)? else { return Ok(None) };
+        let Opened { value, expires } = self.open(&text, now)?;
+        Ok(self.path.id(&value)?.map(|id| Opened { value: id, expires }))
     }
 
     /// All that the cookie holds; `text` is its value, decoded from the header.
-    pub fn open(&self, text: &str, now: SystemTime) -> Result<Value, CookieError> {
+    pub fn open(&self, text: &str, now: SystemTime) -> Result<Opened, CookieError> {
         let plain = self.jar.open(text)?;
         self.binding.value(&plain, &self.name, now)
     }

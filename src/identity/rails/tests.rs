@@ -146,10 +146,10 @@ impl Vector {
         let cookie = self.cookie(switches);
         let headers = headers(&self.cookie_header);
         let whole = header::value(&headers, &self.cookie_name)
-            .and_then(|text| text.map(|text| cookie.open(&text, then())).transpose());
+            .and_then(|text| text.map(|text| Ok(cookie.open(&text, then())?.value)).transpose());
 
         // Its id, where it is one, is the same.
-        let id = cookie.read(&headers, then());
+        let id = cookie.read(&headers, then()).map(|id| id.map(|id| id.value));
         match &whole {
             Ok(whole) => {
                 assert_eq!(id, cookie.path.id(whole.as_ref().unwrap_or(&Value::Null)), "{}", self.name)
@@ -270,7 +270,7 @@ fn a_session_gives_the_id_at_its_path() {
     let id = |name: &str, path: &str| {
         let vector = vectors.iter().find(|vector| vector.name == name).unwrap();
         let cookie = Cookie { path: path.parse().unwrap(), ..vector.cookie(&[]) };
-        cookie.read(&headers(&vector.cookie_header), then())
+        cookie.read(&headers(&vector.cookie_header), then()).map(|id| id.map(|id| id.value))
     };
 
     assert_eq!(id("session-warden", "warden.user.user.key.0.0"), Ok(Some(json!(7))));
@@ -491,7 +491,8 @@ proptest! {
         let token = format!("{text}--{}", HEXLOWER.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes()).as_ref()));
         let (early, late) = (then() - Duration::from_millis(before), then() + Duration::from_millis(after));
 
-        prop_assert_eq!(cookie(&secrets[0], &name).open(&token, early), Ok(json!(42)));
+        let opened = Opened { value: json!(42), expires: Some(then()) };
+        prop_assert_eq!(cookie(&secrets[0], &name).open(&token, early), Ok(opened));
         for over in [then(), late] {
             prop_assert_eq!(cookie(&secrets[0], &name).open(&token, over), Err(SignedError::Expired.into()));
         }

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 
 use super::{FAT, Target};
@@ -65,12 +67,37 @@ pub static KINDS: &[Kind] = kinds! {
     "long queries", refusals reason = "max_query_bytes", |t| answered(t, format!("GET /cable?{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(9000)).as_bytes(), "414");
     "pages of other sites", refusals reason = "origin", bad_origin;
     "names that were pointed here", refusals reason = "host", |t| answered(t, b"GET /cable HTTP/1.1\r\nHost: evil.example\r\n\r\n", "421");
+    "garbage for a token", refusals reason = "token_malformed", |t| shown(t, "e30.garbage.e30", "unauthorized");
+    "a token of one's own making", refusals reason = "token_signature", |t| shown(t, &token("guess", FAR), "unauthorized");
+    "a token replayed when it is over", refusals reason = "token_expired", |t| shown(t, &token(super::JWT_KEY, 1), "token_expired");
     "requests in one piece", refusals reason = "host", pipelined;
     // The internal listener.
     "pages of other sites that publish", refusals reason = "cross_site", |t| publishing(t, super::KEY, ("Origin", "http://evil.example"), 403);
     "guessed publish keys", refusals reason = "publish_key", |t| publishing(t, "guess", ("X", "x"), 401);
     "a publish key for what it doesn't open", refusals reason = "publish_key_scope", |t| publishing(t, super::LIMITED_KEY, ("X", "x"), 403);
 };
+
+/// Seconds since 1970 that are still to come.
+const FAR: u64 = 1 << 40;
+
+/// A token with nothing in it but its end.
+fn token(key: &str, exp: u64) -> String {
+    let parts = [r#"{"alg":"HS256"}"#.to_owned(), json!({ "id": 7, "exp": exp }).to_string()];
+    let text = parts.map(|part| BASE64URL_NOPAD.encode(part.as_bytes())).join(".");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    format!("{text}.{}", BASE64URL_NOPAD.encode(hmac::sign(&key, text.as_bytes()).as_ref()))
+}
+
+/// Shows a token several times, and is told each time that it isn't let in, and not to come back.
+fn shown(target: &Target, token: &str, reason: &str) -> usize {
+    let authorization = format!("Bearer {token}");
+    for _ in 0..3 {
+        let mut socket = target.shake_hands(&[("Authorization", &*authorization)]);
+        let told = json!({ "type": "disconnect", "reason": reason, "reconnect": false });
+        assert_eq!(socket.json(), told, "{}", socket.head);
+    }
+    3
+}
 
 /// The word by which the server ends the connection: a disconnect's reason, or a close code.
 fn end(socket: &mut Socket) -> String {

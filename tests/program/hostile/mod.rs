@@ -20,6 +20,7 @@ const FAT: &str = "fat";
 const END: &str = r#""end""#;
 
 const KEY: &str = "a key";
+const JWT_KEY: &str = "0123456789abcdef0123456789abcdef";
 const LIMITED_KEY: &str = "a key for jobs";
 const MAX_SUBSCRIPTIONS: usize = 20;
 const MAX_PER_ADDRESS: usize = 30;
@@ -62,6 +63,8 @@ impl Target<'_> {
 fn guarded() -> Server {
     server()
         .arg("--public-streams=honest,fat,hostile:*")
+        .arg(&format!("--jwt-key={JWT_KEY}"))
+        .arg("--allow-anonymous")
         .arg(&format!("--max-subscriptions={MAX_SUBSCRIPTIONS}"))
         .arg(&format!("--max-connections-per-address={MAX_PER_ADDRESS}"))
         .arg(&format!("--handshake-rate-per-address={HANDSHAKE_RATE}"))

@@ -28,7 +28,7 @@ const RAILS: &str = r#"
     CREATE INDEX "index_solid_cable_messages_on_created_at" ON "solid_cable_messages" ("created_at");"#;
 
 /// A new database of the shared server, with all that `migrate` makes.
-fn migrated() -> Database {
+pub fn migrated() -> Database {
     let database = postgres::shared().database();
     migrate(&database, &[]);
     database
@@ -42,7 +42,7 @@ fn listening() -> (Database, Server, Socket) {
     (database, server, socket)
 }
 
-fn serve(database: &Database) -> crate::support::Builder {
+pub fn serve(database: &Database) -> crate::support::Builder {
     server().database_url(&database.url()).open()
 }
 

@@ -151,6 +151,42 @@ async fn a_key_that_was_rotated_in_is_looked_for_when_a_token_names_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_rotated_in_is_looked_for_when_a_token_without_a_name_needs_it() {
+    let (keeper, url) = Keeper::start().await;
+    let new = Signer::p256();
+    keeper.keeps(&[("old", &SIGNERS[2])]);
+    let verifier = verifier(Source::Url(url));
+    assert_eq!(judge(&verifier, &SIGNERS[2].token(&json!({}))).await, Ok(()));
+    keeper.keeps(&[("old", &SIGNERS[2]), ("new", &new)]);
+
+    let early = judge(&verifier, &new.token(&json!({}))).await;
+    assert_eq!((early, keeper.asked()), (Err(TokenError::KeysAway), 1), "it was just looked at");
+    pass(UNKNOWN_KEY_INTERVAL).await;
+
+    assert_eq!(judge(&verifier, &new.token(&json!({}))).await, Ok(()));
+    assert_eq!(keeper.asked(), 2);
+}
+
+#[tokio::test]
+async fn many_tokens_without_a_name_that_nobody_signed_make_one_look() {
+    let (keeper, url) = Keeper::start().await;
+    keeper.keeps(&[("a", &SIGNERS[2])]);
+    let verifier = verifier(Source::Url(url));
+    assert_eq!(judge(&verifier, &token(&SIGNERS[2], "a")).await, Ok(()));
+    pass(UNKNOWN_KEY_INTERVAL).await;
+
+    let forged: Vec<_> = (0..50).map(|number| Signer::p256().token(&json!({ "id": number }))).collect();
+    let judged = join_all(forged.iter().map(|token| judge(&verifier, token))).await;
+
+    assert!(judged.iter().all(|judged| *judged == Err(TokenError::UnknownKey)), "{judged:?}");
+    assert_eq!(keeper.asked(), 2);
+    assert_eq!(judge(&verifier, &forged[0]).await, Err(TokenError::KeysAway));
+    let by_text = Signer::text("HS256", "another text").token(&json!({}));
+    assert_eq!(judge(&verifier, &by_text).await, Err(TokenError::Signature), "no set holds texts");
+    assert_eq!(keeper.asked(), 2);
+}
+
+#[tokio::test]
 async fn many_tokens_of_unknown_keys_make_one_look() {
     let (keeper, url) = Keeper::start().await;
     keeper.keeps(&[("a", &SIGNERS[2])]);
@@ -229,7 +265,7 @@ async fn a_key_that_was_taken_out_is_good_no_longer() {
 
     let token = token(&SIGNERS[2], "a");
     until("the key is gone", async || judge(&verifier, &token).await.is_err()).await;
-    assert_eq!(judge(&verifier, &SIGNERS[3].token(&json!({}))).await, Err(TokenError::Signature));
+    assert_eq!(judge(&verifier, &SIGNERS[3].token(&json!({}))).await, Err(TokenError::KeysAway));
     assert_eq!(keeper.asked(), 2);
 }
 
@@ -325,6 +361,23 @@ fn only_public_keys_for_signatures_are_taken() {
     assert!(!taken(p256, json!({ "y": p256.jwk("a")["x"] })), "a point that isn't on the curve");
     assert!(!taken(ed25519, json!({ "x": "AAAA" })));
     assert!(!taken(rsa, json!({ "n": BASE64.encode([0xff; 128]) })), "of 1024 bits");
+}
+
+#[test]
+fn only_plain_http_from_elsewhere_can_be_altered() {
+    let can_be_altered = |source: &str| source.parse::<Source>().unwrap().can_be_altered();
+    for url in ["http://idp.example.com/keys", "HTTP://10.0.0.1/", "http://localhost.example.com/"] {
+        assert!(can_be_altered(url), "{url}");
+    }
+    for safe in [
+        "keys.json",
+        "https://idp.example.com/keys",
+        "http://localhost:8080/",
+        "http://127.8.0.1/",
+        "http://[::1]:80/",
+    ] {
+        assert!(!can_be_altered(safe), "{safe}");
+    }
 }
 
 #[test]
