@@ -1,7 +1,7 @@
 //! What a row's way costs, measured from outside: the release binary as its users run it, as a
 //! process of its own on a fresh directory, with writers and clients in other processes.
 //!
-//!     cargo bench --bench core                          # all parts, about six minutes
+//!     cargo bench --bench core                          # all parts, about eight minutes
 //!     cargo bench --bench core -- latency http --quick  # some, roughly
 //!
 //! Each figure is a line of the table when it is there, and a line of JSON at its part's end.
@@ -9,10 +9,14 @@
 mod fanout;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod hostile;
 mod http;
 mod latency;
 mod rows;
 mod start;
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/program/support/mod.rs"]
+mod support;
 mod writer;
 
 use std::path::Path;
@@ -32,6 +36,8 @@ struct Scale {
     starts: usize,
     subscribers: usize,
     fanout_messages: usize,
+    hostile_rounds: usize,
+    hostile_time: Duration,
 }
 
 const FULL: Scale = Scale {
@@ -43,6 +49,8 @@ const FULL: Scale = Scale {
     starts: 20,
     subscribers: 1000,
     fanout_messages: 500,
+    hostile_rounds: 4,
+    hostile_time: Duration::from_secs(8),
 };
 
 const QUICK: Scale = Scale {
@@ -54,6 +62,8 @@ const QUICK: Scale = Scale {
     starts: 5,
     subscribers: 200,
     fanout_messages: 100,
+    hostile_rounds: 1,
+    hostile_time: Duration::from_secs(3),
 };
 
 /// Whatever hangs ends with this, and the children with it.
@@ -61,12 +71,13 @@ const LONGEST: Duration = Duration::from_secs(20 * 60);
 
 type Part = fn(&mut Report, &Scale);
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("latency", latency::run),
     ("http", http::run),
     ("rows", rows::run),
     ("start", start::run),
     ("fanout", fanout::run),
+    ("hostile", hostile::run),
 ];
 
 fn main() {

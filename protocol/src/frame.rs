@@ -220,11 +220,11 @@ impl Frame {
         Self::answer(identifier, "reject_history")
     }
 
-    /// Nobody keeps who is there.
+    /// Nobody keeps who is there. AnyCable's client waits for an answer for ever, and throws where it is an error.
     pub fn no_presence(identifier: &str) -> Self {
         let mut text = br#"{"type":"presence","identifier":"#.to_vec();
         write_json_string(&mut text, identifier);
-        text.extend_from_slice(br#","message":{"type":"error","total":0}}"#);
+        text.extend_from_slice(br#","message":{"type":"info","total":0}}"#);
         Self::build(TEXT, &[&text])
     }
 

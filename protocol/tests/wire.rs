@@ -48,16 +48,19 @@ proptest! {
     }
 
     #[test]
-    fn commands_come_back_as_they_were_written(identifier in ".*", which in 0..3usize) {
-        let name = ["subscribe", "unsubscribe", "message"][which];
+    fn commands_come_back_as_they_were_written(identifier in ".*", which in 0..5usize) {
+        let name = ["subscribe", "unsubscribe", "message", "history", "presence"][which];
         let text = serde_json::json!({ "command": name, "identifier": identifier, "data": "{}" }).to_string();
 
         let command = Command::parse(&text).unwrap();
 
         let (parsed, back) = match &command {
-            Command::Subscribe { identifier } => ("subscribe", identifier),
+            Command::Subscribe { identifier, .. } => ("subscribe", identifier),
             Command::Unsubscribe { identifier } => ("unsubscribe", identifier),
             Command::Message { identifier } => ("message", identifier),
+            Command::History { identifier, .. } => ("history", identifier),
+            Command::Presence { identifier } => ("presence", identifier),
+            Command::Foreign | Command::Pong => panic!("it is neither"),
         };
         prop_assert_eq!(parsed, name);
         prop_assert_eq!(&**back, &*identifier);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::barrier::Barriers;
-use super::{Batch, Mark, Message, Source};
+use super::position::{Era, Ids};
+use super::{Batch, Cut, Mark, Message, Resumed, Source};
 use super::{BusConfig, Database, DatabaseUrl, Log, Wake, sqlite};
 use crate::stream::{Prefix, Stream};
 
@@ -46,9 +47,43 @@ pub fn message(stream: &Stream, payload: &str) -> Message {
     Message { stream: stream.clone(), payload: payload.into(), superseded: false, mark: Mark(0) }
 }
 
+/// The same, told from others.
+pub fn marked(stream: &Stream, payload: &str, id: i64) -> Message {
+    Message { mark: Mark(id), ..message(stream, payload) }
+}
+
+pub fn mark(id: i64) -> Mark {
+    Mark(id)
+}
+
+/// What a client has that goes on behind this id.
+pub fn resumed(high: i64) -> Resumed {
+    Resumed { ids: Ids { high, gaps: Vec::new() }, time: 0 }
+}
+
+/// Who follows a source, and says when it has handed on what.
+pub struct Cuts(Barriers<Cut>);
+
+impl Cuts {
+    /// All up to this id has been handed on.
+    pub fn pass(&mut self, high: i64) {
+        let released = Arc::new(Ids { high, gaps: Vec::new() });
+        let era = Arc::new(Era { history: Some(7), ..Era::default() });
+        self.0.begin_look();
+        self.0.end_look();
+        self.0.pass(|| Cut { released, era });
+    }
+}
+
 impl Log {
     /// One that says that the server is shutting down.
     pub fn nowhere() -> Self {
+        Self::with_cuts().0
+    }
+
+    /// One whose table is away, but not the one who follows it.
+    pub fn with_cuts() -> (Self, Cuts) {
+        let barriers = Barriers::new(Arc::default());
         let config = BusConfig {
             url: DatabaseUrl::parse("sqlite:nowhere.db").expect("it is a URL"),
             table: "nowhere".into(),
@@ -63,6 +98,6 @@ impl Log {
             replay_connections: 1,
             sqlite_synchronous: sqlite::Synchronous::Normal,
         };
-        Self::new(Database::new(&config), &config, Barriers::new(Arc::default()).handle())
+        (Self::new(Database::new(&config), &config, barriers.handle()), Cuts(barriers))
     }
 }

@@ -97,7 +97,7 @@ pub struct Message {
 }
 
 /// Tells a row from others, for who has given back a position: see [`Resumed::has`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark(i64);
 
 /// What a source yields at a time.

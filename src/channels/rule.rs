@@ -356,7 +356,7 @@ mod tests {
         let (files, lines): (Vec<_>, Vec<_>) = blocks.partition(|block| block.contains("[[channel]]"));
 
         let rules = files.iter().map(|file| toml::from_str::<File>(file).unwrap().channel.len());
-        assert_eq!(rules.sum::<usize>(), 5);
+        assert_eq!(rules.sum::<usize>(), 7);
         let conditions = lines.iter().flat_map(|block| block.lines());
         let conditions = conditions.map(|line| allow(line.strip_prefix("allow = ").unwrap()).unwrap());
         assert_eq!(conditions.count(), 5);

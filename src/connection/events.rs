@@ -3,8 +3,10 @@
 //! The response's body is read from a pipe that the outbox writes into as it would into a socket: a client that
 //! reads slowly fills the pipe, then the outbox, and is asked to come back where its streams don't conflate.
 //!
-//! A client of several streams has one position for all of them. So nothing is put out of order between them:
-//! what is published is held from the beginning until what was missed, of all of them, has been given.
+//! A client of several streams has one position for all of them, and so nothing may be put out of order between
+//! them. It is entered in the moment of one cut: what was published before is in the table to be read, and what is
+//! published later is held until what was missed, of all of its streams, has been given. Only then does the
+//! response begin: who has seen that misses nothing.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -21,7 +23,7 @@ use super::live::Live;
 use crate::bus::{Cut, Rejection, Replayed};
 use crate::channels::Target;
 use crate::hub::{
-    Closing, Dialect, Encoding, Format, Manner, Of, Outbox, Subscriber, Subscription, SubscriptionId,
+    Closing, Dialect, Encoding, Format, Hub, Manner, Of, Outbox, Subscriber, Subscription, SubscriptionId,
 };
 use crate::identity::Who;
 use crate::stream::Stream;
@@ -31,11 +33,19 @@ use crate::telemetry::metrics;
 pub struct EventStream {
     context: Arc<Context>,
     outbox: Arc<Outbox>,
-    targets: Vec<Target>,
-    subscriptions: Vec<Subscription>,
+    targets: Arc<[Target]>,
+    entered: Arc<Mutex<Entered>>,
     /// The last position that the client has seen, by its own word.
     last_event_id: Option<String>,
     _live: Live,
+}
+
+/// Its place among the subscribers of its streams.
+enum Entered {
+    Not,
+    With(Vec<Subscription>),
+    /// It has left, perhaps before its moment has come.
+    Left,
 }
 
 /// What fits into the pipe: little, since what waits is counted in the outbox.
@@ -60,17 +70,32 @@ impl EventStream {
         // Two identifiers may lead to one stream, whose messages don't come twice.
         let mut seen = HashSet::new();
         let targets = targets.into_iter().filter(|target| seen.insert(target.stream.clone())).collect();
-        let (context, subscriptions) = (context.clone(), Vec::new());
-        Some((Self { context, outbox, targets, subscriptions, last_event_id, _live: live }, theirs))
+        let entered = Arc::new(Mutex::new(Entered::Not));
+        let context = context.clone();
+        Some((Self { context, outbox, targets, entered, last_event_id, _live: live }, theirs))
     }
 
-    /// Serves the client until it, or the server, has had enough.
-    pub async fn serve(mut self) {
-        self.outbox.hold();
-        self.subscribe();
+    /// Begins to listen. It waits for a database that is away.
+    pub async fn listen(&self) -> Result<Cut, Rejection> {
+        let enters = {
+            let (hub, outbox) = (self.context.hub.clone(), self.outbox.clone());
+            let (targets, entered) = (self.targets.clone(), self.entered.clone());
+            move |_: &Cut| {
+                let mut entered = entered.lock();
+                if let Entered::Not = *entered {
+                    outbox.hold();
+                    *entered = Entered::With(subscribe(&hub, &targets, &outbox));
+                }
+            }
+        };
+        self.context.history.log.cut(enters).await
+    }
+
+    /// Serves the client until it, or the server, has had enough. It has listened since `cut`.
+    pub async fn serve(self, cut: Cut) {
         let mut is_given = false;
         let outbox = self.outbox.clone();
-        let mut giving = std::pin::pin!(self.give_past());
+        let mut giving = std::pin::pin!(self.give_past(cut));
         let reason = loop {
             tokio::select! {
                 biased;
@@ -78,10 +103,10 @@ impl EventStream {
                     Closing::Stalled => "write_timeout",
                     _ => "disconnected",
                 },
-                flushed = poll_fn(|cx| outbox.poll_flush(cx)) => {
-                    debug_assert!(flushed.is_err(), "it was closed, which is looked at first");
-                    break "gone";
-                }
+                flushed = poll_fn(|cx| outbox.poll_flush(cx)) => break match flushed {
+                    Ok(()) => "disconnected",
+                    Err(_) => "gone",
+                },
                 () = poll_fn(|cx| poll_gone(&outbox, cx)) => break "gone",
                 given = &mut giving, if !is_given => match given {
                     Ok(()) => is_given = true,
@@ -103,27 +128,8 @@ impl EventStream {
         .await;
     }
 
-    fn subscribe(&mut self) {
-        for (number, target) in (0..).zip(&self.targets) {
-            let id = SubscriptionId(number);
-            let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
-            // Its messages don't say what they belong to, and are the same for all who take a stream alike.
-            let identifier = Arc::from(if target.is_state { "state" } else { "events" });
-            let subscriber =
-                Subscriber { identifier: &identifier, of, dialect: DIALECT, outbox: &self.outbox };
-            self.subscriptions.push(self.context.hub.subscribe(&target.stream, subscriber, None, None));
-        }
-    }
-
     /// What the client missed, or what a newcomer is given; then what was published meanwhile.
-    async fn give_past(&self) -> Result<(), Rejection> {
-        let history = &self.context.history;
-        let forgets = {
-            let (outbox, count) = (self.outbox.clone(), self.targets.len() as u32);
-            // What is held by then is in the cut, and so in what is read.
-            move |_: &Cut| (0..count).for_each(|id| outbox.forget_held(SubscriptionId(id)))
-        };
-        let cut = history.log.cut(forgets).await?;
+    async fn give_past(&self, cut: Cut) -> Result<(), Rejection> {
         let rejection = match &self.last_event_id {
             None => None,
             Some(word) => match self.give_missed(word, &cut).await {
@@ -197,10 +203,23 @@ impl EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        for subscription in self.subscriptions.drain(..) {
-            self.context.hub.unsubscribe(subscription);
+        let entered = std::mem::replace(&mut *self.entered.lock(), Entered::Left);
+        if let Entered::With(subscriptions) = entered {
+            subscriptions.into_iter().for_each(|subscription| self.context.hub.unsubscribe(subscription));
         }
     }
+}
+
+fn subscribe(hub: &Hub, targets: &[Target], outbox: &Arc<Outbox>) -> Vec<Subscription> {
+    let subscribe = |(number, target): (u32, &Target)| {
+        let id = SubscriptionId(number);
+        let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
+        // Its messages don't say what they belong to, and are the same for all who take a stream alike.
+        let identifier = Arc::from(if target.is_state { "state" } else { "events" });
+        let subscriber = Subscriber { identifier: &identifier, of, dialect: DIALECT, outbox };
+        hub.subscribe(&target.stream, subscriber, None, None)
+    };
+    (0..).zip(targets).map(subscribe).collect()
 }
 
 /// Resolves once nobody reads the response any more.

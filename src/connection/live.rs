@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
@@ -23,6 +23,8 @@ pub struct Connections {
     next_slot: AtomicUsize,
     /// Those that have a name, by it.
     named: DashMap<Arc<str>, Slab<Arc<Outbox>>>,
+    /// Who comes now shook hands before the server was told to stop, and is told too.
+    draining: AtomicBool,
 }
 
 struct Entry {
@@ -48,6 +50,7 @@ impl Default for Connections {
             slots: (0..ticks).map(|_| Mutex::default()).collect(),
             next_slot: AtomicUsize::new(0),
             named: DashMap::new(),
+            draining: AtomicBool::new(false),
         }
     }
 }
@@ -81,6 +84,11 @@ impl Connections {
         outbox.push(welcome, Of::Connection);
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
         let key = self.slots[slot].lock().insert(Entry { outbox: outbox.clone(), manner, who: who.clone() });
+        // After it stands in its slot, into which who drains looks after setting this: one of the two sees the
+        // other.
+        if self.draining.load(Ordering::Acquire) {
+            outbox.close(Closing::Disconnect(DisconnectReason::ServerRestart));
+        }
         metrics().connections.increment(1);
         Some(Live { connections: self.clone(), slot, key, name })
     }
@@ -169,6 +177,7 @@ impl Connections {
 
     /// Asks all clients to go to another server or come back, spread over `time`.
     pub async fn drain(&self, time: Duration) {
+        self.draining.store(true, Ordering::Release);
         let all = self.all();
         let paced = Duration::from_secs(1) * all.len() as u32 / DISCONNECTS_PER_SECOND;
         let start = Instant::now();
@@ -231,5 +240,80 @@ impl Drop for Live {
             });
         }
         metrics().connections.decrement(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::SubscriptionId;
+
+    fn outbox(manner: Manner) -> Arc<Outbox> {
+        let (ours, _) = tokio::io::duplex(1);
+        Arc::new(Outbox::new(Mutex::new(ours), manner, 1 << 16))
+    }
+
+    fn is_position(frames: &[Frame]) -> bool {
+        matches!(frames, [frame] if frame.as_bytes().starts_with(b"id: ") && frame.as_bytes().ends_with(b"\n\n"))
+    }
+
+    #[tokio::test]
+    async fn event_streams_are_told_where_they_stand_in_the_moment_of_a_cut() {
+        let (log, mut cuts) = Log::with_cuts();
+        let hub = Arc::new(Hub::new(1 << 20));
+        let [free, busy, held] = [(); 3].map(|()| outbox(Manner::EventStream));
+        held.hold();
+        let all = vec![free.clone(), busy.clone(), held.clone()];
+        let telling = tokio::spawn(tell_positions(all, hub, log));
+        tokio::task::yield_now().await;
+        assert!(free.drain().is_empty());
+        // Published before the cut, and after it.
+        let message = Frame::from_wire(b"id: 1\ndata: 1\n\n");
+        busy.offer(message.clone(), Of::Events(SubscriptionId(1)), Box::default);
+        cuts.pass(7);
+        telling.await.unwrap();
+
+        assert!(is_position(&free.drain()));
+        assert_eq!(busy.drain(), [message], "that says where it stands");
+        assert_eq!(held.drain(), [Frame::comment()], "it stands somewhere else");
+        held.offer(Frame::comment(), Of::Events(SubscriptionId(1)), Box::default);
+        held.release();
+        assert_eq!(held.drain(), [Frame::comment()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_database_is_away_the_line_is_shown_to_be_up() {
+        let (log, mut cuts) = Log::with_cuts();
+        let free = outbox(Manner::EventStream);
+        tell_positions(vec![free.clone()], Arc::new(Hub::new(1 << 20)), log).await;
+        assert_eq!(free.drain(), [Frame::comment()]);
+        // It is back, and nobody waits any more.
+        cuts.pass(7);
+        free.drain();
+    }
+
+    /// Each fifth beat, and a WebSocket each.
+    #[tokio::test(start_paused = true)]
+    async fn event_streams_beat_more_slowly() {
+        let (log, mut cuts) = Log::with_cuts();
+        let connections = Arc::new(Connections::default());
+        let (events, cable) = (outbox(Manner::EventStream), outbox(Manner::Cable));
+        let _live = connections.enter(&events, Manner::EventStream, &None, None).unwrap();
+        let _live_too = connections.enter(&cable, Manner::Cable, &None, None).unwrap();
+        assert_eq!(events.drain(), [Frame::retry(2000)]);
+        assert_eq!(cable.drain(), [Frame::welcome()]);
+        tokio::spawn(connections.clone().beat(Arc::new(Hub::new(1 << 20)), log, Duration::from_secs(30)));
+
+        let (mut positions, mut pings) = (0, 0);
+        for _ in 0..10 * BEAT.as_millis() / TICK.as_millis() {
+            tokio::time::sleep(TICK).await;
+            cuts.pass(7);
+            let told = events.drain();
+            assert!(told.is_empty() || is_position(&told), "{told:?}");
+            positions += told.len();
+            pings += cable.drain().len();
+        }
+        assert!((9..=11).contains(&pings), "{pings}");
+        assert_eq!(positions, 2);
     }
 }

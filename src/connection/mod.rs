@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tablecast_protocol::{DisconnectReason, Frame, Offer};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use events::EventStream;
 pub use live::Connections;
@@ -44,7 +44,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For what a client has sent that is still on its way.
 const LAST_COMMANDS: Duration = Duration::from_millis(100);
-const MAX_LAST_ANSWERS: usize = 1000;
+/// A client subscribes once it has its welcome, and where it is far away that takes a while. So much after its
+/// welcome it has, or isn't there.
+const FIRST_COMMANDS: Duration = Duration::from_secs(1);
+const MAX_LAST_COMMANDS: usize = 1000;
 
 /// What a client may take.
 #[derive(Debug, Clone)]
@@ -89,6 +92,7 @@ pub async fn serve(
 ) {
     let manner = if agreed.offer.is_extended() { Manner::Extended } else { Manner::Cable };
     let outbox = Arc::new(Outbox::new(socket, manner, context.limits.send_buffer_bytes));
+    let welcomed = Instant::now();
     let (who, _live) = match who {
         Ok(who) => {
             match context.connections.enter(&outbox, manner, &who, context.limits.max_connections_per_user) {
@@ -138,7 +142,8 @@ pub async fn serve(
     // Nothing is delivered to who is leaving.
     session.leave();
     if outbox.owes_answers() {
-        outbox.answer_last(last_answers(&mut reader, &mut session).await);
+        let until = (Instant::now() + LAST_COMMANDS).max(welcomed + FIRST_COMMANDS);
+        outbox.answer_last(last_answers(&mut reader, &mut session, &outbox, until).await);
     }
     drop(session);
 
@@ -176,19 +181,27 @@ pub async fn serve(
 }
 
 /// To commands that the client sent before it could know that this is the end.
-async fn last_answers(reader: &mut Reader, session: &mut Session) -> Vec<Frame> {
+async fn last_answers(
+    reader: &mut Reader,
+    session: &mut Session,
+    outbox: &Outbox,
+    until: Instant,
+) -> Vec<Frame> {
     let mut answers = Vec::new();
-    let _ = timeout(LAST_COMMANDS, async {
-        while let Ok(incoming) = reader.next().await {
-            if let Incoming::Command(text) = incoming {
-                answers.extend(session.answer_last(&text));
-            }
-            if answers.len() >= MAX_LAST_ANSWERS {
-                return;
+    let reading = async {
+        for _ in 0..MAX_LAST_COMMANDS {
+            match reader.next().await {
+                Ok(Incoming::Command(text)) => answers.extend(session.answer_last(&text)),
+                Ok(Incoming::Control) => {}
+                Err(_) => return,
             }
         }
-    })
-    .await;
+    };
+    tokio::select! {
+        // It resolves if the client is gone.
+        _ = poll_fn(|cx| outbox.poll_flush(cx)) => {}
+        _ = timeout_at(until, reading) => {}
+    }
     answers
 }
 

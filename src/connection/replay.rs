@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context as Task, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -151,12 +152,14 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
     if let From::Since(since) = request.from {
         context.history.check_since(since)?;
     }
-    // What is held by then is in the cut, and so in what is read.
-    let forgets = {
-        let (outbox, id) = (outbox.clone(), request.id);
-        move |_: &Cut| outbox.forget_held(id)
+    // What is held by then is in the cut, and so in what is read. It stays until that is given: to who is
+    // rejected it is due all the same.
+    let held = Arc::new(AtomicUsize::new(0));
+    let counts = {
+        let (outbox, id, held) = (outbox.clone(), request.id, held.clone());
+        move |_: &Cut| held.store(outbox.held_frames(id), Relaxed)
     };
-    let cut = log.cut(forgets).await?;
+    let cut = log.cut(counts).await?;
     let streams = vec![request.stream.clone()];
     let replay = match &request.from {
         From::Word(word) => {
@@ -177,6 +180,7 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
         From::Unreadable => return Err(Rejection::Malformed),
     };
     give(context, outbox, request, replay).await?;
+    outbox.forget_held(request.id, held.load(Relaxed));
     outbox.push(Frame::confirm_history(&request.identifier), Of::Connection);
     outbox.release();
     Ok(Outcome::Given)

@@ -66,6 +66,10 @@ impl Session {
     /// Carries out one command. What can't be read is counted and ignored.
     pub fn command(&mut self, text: &str) {
         if !self.within_rate() {
+            // It wasn't carried out, and the client is to come back with it.
+            if let Some(answer) = self.answer_last(text) {
+                self.outbox.push(answer, Of::Connection);
+            }
             return;
         }
         match Command::parse(text) {

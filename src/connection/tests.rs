@@ -31,6 +31,8 @@ const LIMITS: Limits = Limits {
     max_connections_per_user: None,
 };
 
+const EXTENDED: &str = "actioncable-v1-ext-json";
+
 struct Fixture {
     context: Arc<Context>,
     writer: MemoryWriter,
@@ -40,6 +42,10 @@ type Client = WebSocketStream<DuplexStream>;
 
 /// A hub that follows a source in memory, and lets everybody listen to everything.
 fn fixture() -> Fixture {
+    fixture_with(LIMITS)
+}
+
+fn fixture_with(limits: Limits) -> Fixture {
     let everything = Doors { public_streams: vec![Pattern::new("*")], ..Doors::default() };
     let channels = Channels::new(everything, Prefix::default()).unwrap();
     let context = Arc::new(Context {
@@ -47,7 +53,7 @@ fn fixture() -> Fixture {
         history: History { log: Log::nowhere(), window: None, max_messages: 1000 },
         channels: Arc::new(channels),
         connections: Arc::default(),
-        limits: LIMITS,
+        limits,
     });
     let (writer, source) = memory();
     let connections = context.connections.clone();
@@ -60,8 +66,12 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     async fn connect(&self) -> Client {
+        self.connect_as("actioncable-v1-json").await
+    }
+
+    async fn connect_as(&self, subprotocol: &str) -> Client {
         let (ours, theirs) = tokio::io::duplex(1 << 12);
-        let offer = Offer::parse(["actioncable-v1-json"]);
+        let offer = Offer::parse([subprotocol]);
         let agreed = Agreed { offer, encoding: Encoding::Plain };
         tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, Ok(None), self.context.clone()));
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
@@ -140,6 +150,54 @@ async fn after_an_unsubscribe_what_waits_is_withdrawn() {
 
     assert_eq!(marker["message"], "marker");
     assert!(before < 30, "only what was in the pipe: {before}");
+}
+
+/// AnyCable's client closes a channel for ever whose subscribe nobody has answered.
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_that_is_on_its_way_is_answered_before_the_end() {
+    let fixture = fixture();
+    let (s, t) = (stream("s"), stream("t"));
+    let mut client = fixture.connect_as(EXTENDED).await;
+
+    fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);
+    send(&mut client, "subscribe", &s).await;
+    // The welcome took half a second to get there, and this takes as long.
+    tokio::time::sleep(FIRST_COMMANDS - Duration::from_millis(10)).await;
+    send(&mut client, "subscribe", &t).await;
+
+    for stream in [&s, &t] {
+        let confirm = json!({ "identifier": identifier(stream), "type": "confirm_subscription" });
+        assert_eq!(next(&mut client).await, confirm);
+    }
+    assert_eq!(next(&mut client).await["reason"], "server_restart");
+    assert!(!fixture.context.hub.has_subscribers(&s));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_over_the_rate_is_answered_before_the_end() {
+    let fixture = fixture_with(Limits { rate_limit: 1, rate_burst: 2, ..LIMITS });
+    let streams = ["a", "b", "over it", "after it"].map(stream);
+    let mut client = fixture.connect_as(EXTENDED).await;
+
+    for stream in &streams {
+        send(&mut client, "subscribe", stream).await;
+    }
+
+    for stream in &streams {
+        let confirm = json!({ "identifier": identifier(stream), "type": "confirm_subscription" });
+        assert_eq!(next(&mut client).await, confirm);
+    }
+    assert_eq!(next(&mut client).await["reason"], "rate_limit");
+}
+
+#[tokio::test]
+async fn who_shook_hands_before_the_drain_began_is_told_too() {
+    let fixture = fixture();
+    fixture.context.connections.drain(Duration::ZERO).await;
+
+    let mut client = fixture.connect().await;
+
+    assert_eq!(next(&mut client).await["reason"], "server_restart");
 }
 
 #[tokio::test]

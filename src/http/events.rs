@@ -1,6 +1,7 @@
 //! `GET /events`: Server-Sent Events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -8,6 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use super::asked::{self, Asked};
@@ -20,6 +22,8 @@ use crate::telemetry::metrics;
 
 /// A browser sends it by itself when it comes back. Others may say the same in the query.
 const LAST_EVENT_ID: &str = "last-event-id";
+/// How long a response waits for a database that is away.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn events(State(app): State<Arc<App>>, request: Request) -> Response {
     let (request, _) = request.into_parts();
@@ -51,7 +55,7 @@ async fn respond(app: &Arc<App>, socket: Arc<Accepted>, request: &Parts) -> Resu
     let last_event_id = last_event_id.filter(|id| !id.is_empty());
 
     // A browser gives up for good on any answer but 200: what passes is said by an end, after which it
-    // comes back, and knows where it was.
+    // comes back, and knows where it was. So it is with a database that is away.
     if app.is_draining() {
         metrics().refused("draining");
         return Ok(come_back());
@@ -76,10 +80,11 @@ async fn respond(app: &Arc<App>, socket: Arc<Accepted>, request: &Parts) -> Resu
         metrics().refused("max_connections_per_user");
         return Ok(come_back());
     };
+    let Ok(Ok(cut)) = timeout(PATIENCE, stream.listen()).await else { return Ok(come_back()) };
     app.sockets.spawn(async move {
         // It counts against the limits until it ends.
         let _held = (socket, place);
-        stream.serve().await;
+        stream.serve(cut).await;
     });
     Ok(event_stream(Body::from_stream(ReaderStream::new(body))))
 }

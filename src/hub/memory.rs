@@ -50,6 +50,15 @@ impl Past {
             Self::Last(count) => count,
         }
     }
+
+    /// Whether who knows this knows that.
+    pub fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Latest, Self::Latest) => true,
+            (Self::Last(count), Self::Last(fewer)) => fewer <= count,
+            (Self::Latest, Self::Last(_)) | (Self::Last(_), Self::Latest) => false,
+        }
+    }
 }
 
 impl Remembered {
@@ -160,5 +169,189 @@ impl Recent {
         }
         self.bytes += message.bytes();
         self.messages.push_back(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bus::memory::mark;
+
+    fn message(id: i64) -> Remembered {
+        let payload: Arc<str> = id.to_string().into();
+        Remembered { payload, token: Token { word: "".into(), offset: id as u64 }, mark: mark(id) }
+    }
+
+    fn read(ids: impl IntoIterator<Item = i64>) -> Vec<Remembered> {
+        ids.into_iter().map(message).collect()
+    }
+
+    /// None where it isn't known.
+    fn known(memory: &Memory, past: Past) -> Option<Vec<i64>> {
+        memory.get(past).map(|known| known.map(|message| message.token.offset as i64).collect())
+    }
+
+    #[test]
+    fn what_is_published_while_it_is_read_stands_behind_what_was_read() {
+        let mut memory = Memory::new(0);
+        let past = Past::Last(3);
+        assert!(memory.expect(past));
+        memory.publish(&message(3), false);
+        memory.begin(past);
+        memory.publish(&message(4), false);
+        assert_eq!(known(&memory, past), None);
+
+        memory.load(past, read(1..=3));
+
+        assert_eq!(known(&memory, past), Some(vec![2, 3, 4]));
+        assert!(!memory.expect(past));
+        memory.publish(&message(5), false);
+        assert_eq!(known(&memory, past), Some(vec![3, 4, 5]));
+        assert_eq!(known(&memory, Past::Last(2)), Some(vec![4, 5]));
+    }
+
+    #[test]
+    fn what_was_read_before_more_was_asked_for_is_too_little() {
+        let mut memory = Memory::new(0);
+        assert!(memory.expect(Past::Last(2)));
+        memory.begin(Past::Last(2));
+        assert!(memory.expect(Past::Last(4)));
+        memory.publish(&message(5), false);
+
+        memory.load(Past::Last(2), read([3, 4]));
+        assert_eq!(known(&memory, Past::Last(2)), None, "4 could be on it twice");
+
+        memory.begin(Past::Last(4));
+        memory.load(Past::Last(4), read(2..=5));
+        assert_eq!(known(&memory, Past::Last(4)), Some(vec![2, 3, 4, 5]));
+        assert_eq!(known(&memory, Past::Last(2)), Some(vec![4, 5]));
+        // Somebody was slow.
+        memory.load(Past::Last(2), read([3, 4]));
+        memory.load(Past::Last(4), read([3, 4]));
+        assert_eq!(known(&memory, Past::Last(4)), Some(vec![2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn the_latest_is_known_once_a_newer_one_is_published() {
+        let mut memory = Memory::new(0);
+        assert!(memory.expect(Past::Latest));
+        // A late one is none.
+        memory.publish(&message(2), true);
+        assert_eq!(known(&memory, Past::Latest), None);
+        memory.publish(&message(4), false);
+        assert_eq!(known(&memory, Past::Latest), Some(vec![4]));
+
+        memory.begin(Past::Latest);
+        memory.load(Past::Latest, read([3]));
+        memory.publish(&message(1), true);
+
+        assert_eq!(known(&memory, Past::Latest), Some(vec![4]));
+    }
+
+    #[test]
+    fn what_was_given_up_is_asked_for_again() {
+        let mut memory = Memory::new(0);
+        assert!(memory.expect(Past::Last(2)));
+        memory.publish(&message(7), false);
+        memory.give_up(Past::Last(1));
+        assert!(!memory.expect(Past::Last(2)), "that was another question");
+        memory.give_up(Past::Last(2));
+
+        assert_eq!(memory.bytes(), OVERHEAD_BYTES);
+        assert!(memory.expect(Past::Last(2)));
+        memory.begin(Past::Last(2));
+        memory.load(Past::Last(2), read([7]));
+        assert_eq!(known(&memory, Past::Last(2)), Some(vec![7]));
+        // It is known, and can't be given up.
+        memory.give_up(Past::Last(2));
+        assert_eq!(known(&memory, Past::Last(2)), Some(vec![7]));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Publish,
+        Ask(usize),
+        /// Of what has been asked for, the first that isn't.
+        Begin,
+        Load,
+        GiveUp,
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let act = prop_oneof![
+            4 => Just(Act::Publish),
+            2 => (1..6usize).prop_map(Act::Ask),
+            2 => Just(Act::Begin),
+            2 => Just(Act::Load),
+            1 => Just(Act::GiveUp),
+        ];
+        proptest::collection::vec(act, 1..80)
+    }
+
+    proptest! {
+        /// However it comes: what is known are the last ones, and its bytes are counted.
+        #[test]
+        fn what_is_known_are_the_last_ones(acts in acts(), before in 0..8i64) {
+            let mut memory = Memory::new(0);
+            let mut high = before;
+            let mut asked: VecDeque<usize> = VecDeque::new();
+            // What was asked for, and up to where the table is read for it.
+            let mut begun: VecDeque<(usize, i64)> = VecDeque::new();
+            for act in acts {
+                match act {
+                    Act::Publish => {
+                        high += 1;
+                        memory.publish(&message(high), false);
+                    }
+                    Act::Ask(count) => {
+                        if known(&memory, Past::Last(count)).is_none() && memory.expect(Past::Last(count)) {
+                            asked.push_back(count);
+                        }
+                    }
+                    Act::Begin => {
+                        if let Some(count) = asked.pop_front() {
+                            memory.begin(Past::Last(count));
+                            begun.push_back((count, high));
+                        }
+                    }
+                    Act::Load => {
+                        if let Some((count, cut)) = begun.pop_front() {
+                            let first = (cut - count as i64 + 1).max(1);
+                            memory.load(Past::Last(count), read(first..=cut));
+                        }
+                    }
+                    Act::GiveUp => {
+                        if let Some((count, _)) = begun.pop_front() {
+                            memory.give_up(Past::Last(count));
+                        }
+                    }
+                }
+                for count in 1..6 {
+                    if let Some(known) = known(&memory, Past::Last(count)) {
+                        let first = (high - count as i64 + 1).max(1);
+                        prop_assert_eq!(known, (first..=high).collect::<Vec<_>>());
+                    }
+                }
+                let held = memory.last.messages.iter().map(Remembered::bytes).sum::<usize>();
+                prop_assert_eq!(memory.bytes(), OVERHEAD_BYTES + held);
+            }
+            // Whoever waits is served in the end.
+            while let Some(count) = asked.pop_front() {
+                memory.begin(Past::Last(count));
+                begun.push_back((count, high));
+            }
+            let mut is_given_up = true;
+            while let Some((count, cut)) = begun.pop_front() {
+                let first = (cut - count as i64 + 1).max(1);
+                memory.load(Past::Last(count), read(first..=cut));
+                is_given_up = false;
+            }
+            if !is_given_up {
+                let capacity = memory.last.capacity;
+                prop_assert!(capacity == 0 || known(&memory, Past::Last(capacity)).is_some());
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ mod recall;
 mod socket;
 mod writers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,7 @@ use compression::Compressor;
 use memory::{Memory, Remembered};
 use recall::{Recall, Recalls};
 
-use crate::bus::{Batch, Message, Messages, Resumed, Source, Token, Tokens};
+use crate::bus::{Batch, Mark, Message, Messages, Resumed, Source, Token, Tokens};
 use crate::stream::Stream;
 use crate::telemetry::metrics;
 
@@ -233,11 +233,14 @@ impl Hub {
             if group.members.is_empty() {
                 subscribers.groups.remove(&key);
             }
-            let is_it = |waiting: &Waiting| waiting.slot == slot && waiting.key == key;
-            if let Some(at) = subscribers.waiting.iter().position(is_it) {
-                subscribers.waiting.swap_remove(at);
-                member.outbox.release();
-            }
+            // It may wait more than once, if it has asked for its past again.
+            subscribers.waiting.retain(|waiting| {
+                let is_it = waiting.slot == slot && waiting.key == key;
+                if is_it {
+                    member.outbox.release();
+                }
+                !is_it
+            });
             subscribers.is_of_no_use()
         };
         if empty {
@@ -317,8 +320,10 @@ impl Hub {
                 }
                 let messages = messages.map(|(index, message)| (&*message.payload, at.get(index).map(at_of)));
                 let frame = encode(&self.compressor, key.dialect, &group.head, messages);
+                let marks =
+                    || run.iter().enumerate().filter(counts).map(|(_, message)| message.mark).collect();
                 for (_, member) in &group.members {
-                    deliveries.offer(member, frame.clone(), count);
+                    deliveries.offer(member, frame.clone(), count, marks);
                 }
             }
             // A stream whose memory has just come may have somebody to give it to.
@@ -372,16 +377,25 @@ impl Subscribers {
     }
 
     /// All that has been published is in the memory or older than that, and what a subscriber's outbox holds was
-    /// published: so the one takes the place of the other, under the lock that publishing holds too.
+    /// published after its confirm, under the lock that this holds too. So of a state the memory's message takes
+    /// the place of what is held; of events what is held stays, each counts, and the memory's others come first.
     fn give(&self, compressor: &Compressor, waiting: Waiting) {
         let Waiting { key, slot, gift: Gift { past, unless, answer } } = waiting;
         let group = &self.groups[&key];
         let Member { outbox, of } = &group.members[slot];
-        if let Some(id) = of.subscription() {
-            outbox.forget_held(id);
-        }
+        let held = match of {
+            Of::State(id) => {
+                outbox.forget_held(*id, usize::MAX);
+                HashSet::new()
+            }
+            Of::Events(id) => outbox.held(*id),
+            Of::Connection | Of::Nobody => HashSet::new(),
+        };
+        let is_new = |message: &&Remembered| {
+            !held.contains(&message.mark) && !unless.as_ref().is_some_and(|resumed| resumed.has(message.mark))
+        };
         let known = self.memory.as_ref().and_then(|memory| memory.get(past));
-        let known: Vec<&Remembered> = known.into_iter().flatten().collect();
+        let known: Vec<&Remembered> = known.into_iter().flatten().filter(is_new).collect();
         // As many of the last as may be given at once: more would be too much for a client that reads well.
         let mut room = outbox.room_for_past();
         let fits = |message: &&&Remembered| {
@@ -392,7 +406,6 @@ impl Subscribers {
         let fitting = known.iter().rev().take_while(fits).count().max(1).min(known.len());
         let messages = known[known.len() - fitting..]
             .iter()
-            .filter(|message| !unless.as_ref().is_some_and(|resumed| resumed.has(message.mark)))
             .map(|message| (&*message.payload, Some(at_of(&message.token))));
         let frame = encode(compressor, key.dialect, &group.head, messages);
         if !frame.is_empty() {
@@ -450,8 +463,8 @@ struct Deliveries {
 }
 
 impl Deliveries {
-    fn offer(&mut self, member: &Member, frame: Frame, count: u64) {
-        let offered = member.outbox.offer(frame, member.of);
+    fn offer(&mut self, member: &Member, frame: Frame, count: u64, marks: impl FnOnce() -> Box<[Mark]>) {
+        let offered = member.outbox.offer(frame, member.of, marks);
         if let Offered::ToHandOver { .. } = offered {
             self.to_hand_over.push(member.outbox.clone());
         }

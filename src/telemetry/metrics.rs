@@ -85,7 +85,7 @@ impl Metrics {
     }
 
     fn register() -> Self {
-        describe_gauge!(CONNECTIONS, "WebSocket connections that are open");
+        describe_gauge!(CONNECTIONS, "WebSockets and event streams that are open");
         describe_gauge!(SUBSCRIPTIONS, "Confirmed subscriptions");
         describe_gauge!(FOLLOWING, "1 while the tail follows the database, 0 while that is away");
         describe_gauge!(TAIL_POSITION, "Id of the last row that the tail has read");
@@ -102,7 +102,7 @@ impl Metrics {
         describe_counter!(COMMANDS, "Clients' commands, by kind");
         describe_counter!(SUBSCRIBES, "Subscribe commands, by answer");
         describe_counter!(REFUSALS, "Requests and connections that were refused, by reason");
-        describe_counter!(CLOSED, "WebSocket connections that ended, by reason");
+        describe_counter!(CLOSED, "WebSockets and event streams that ended, by reason");
         describe_counter!(
             COOKIES_UNREADABLE,
             "Cookies that should say who connects and can't be read, by reason"

@@ -114,7 +114,7 @@ test("raw messages can be opened, held and let go on", async (t) => {
   await page.getByText("Raw messages").click();
   await shown('{"type":"ping"');
   await server.insert("progress:import", { message: "one of <mine>" });
-  await shown('"message":{"message":"one of <mine>"}}');
+  await shown('"message":{"message":"one of <mine>"},"stream_id":');
 
   await page.getByRole("button", { name: "Pause" }).click();
   await page.getByText(/^paused, [1-9]\d* more since$/).waitFor();

@@ -4,7 +4,8 @@
  */
 
 import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chown, mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
@@ -15,7 +16,7 @@ import { chromium } from "playwright-core";
 /** What the slowest event may take: Rails' own client comes back within 18 s. */
 const PATIENCE = 30_000; // ms
 
-const TABLECAST = resolve(process.env.TABLECAST_BIN ?? join(import.meta.dirname, "../../target/debug/tablecast"));
+export const TABLECAST = resolve(process.env.TABLECAST_BIN ?? join(import.meta.dirname, "../../target/debug/tablecast"));
 
 // --- What happened, and waiting for it ---------------------------------------------------
 
@@ -113,6 +114,29 @@ export async function folder(t) {
   const path = await mkdtemp(join(tmpdir(), "tablecast-test-"));
   defer(t, () => rm(path, { recursive: true, force: true }));
   return path;
+}
+
+/** A folder for programs that refuse to run as root, and a command for one: [file, args]. */
+export async function ordinaryFolder(t) {
+  const path = await folder(t);
+  if (isRoot) await chown(path, NOBODY, NOBODY);
+  return path;
+}
+
+export function ordinarily(file, args) {
+  const nobody = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, "--clear-groups"];
+  return isRoot ? ["setpriv", [...nobody, file, ...args]] : [file, args];
+}
+
+const isRoot = process.getuid() === 0;
+const NOBODY = 65534;
+
+export async function freePort() {
+  const server = createServer();
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  const { port } = server.address();
+  await new Promise((closed) => server.close(closed));
+  return port;
 }
 
 // --- Programs ----------------------------------------------------------------------------
@@ -240,13 +264,13 @@ class Server {
   }
 }
 
-/** `tablecast serve`, in a fresh folder if no other is named. */
-export async function serve(t, args, { cwd, listen = "127.0.0.1:0" } = {}) {
+/** `tablecast serve`, in a fresh folder if no other is named, on a file there if no other database is. */
+export async function serve(t, args, { cwd, listen = "127.0.0.1:0", url = "sqlite:cable.db" } = {}) {
   cwd ??= await folder(t);
   const program = start(
     t,
     TABLECAST,
-    ["serve", "--database-url", "sqlite:cable.db", "--listen", listen, "--internal-listen", "127.0.0.1:0", ...args],
+    ["serve", "--database-url", url, "--listen", listen, "--internal-listen", "127.0.0.1:0", ...args],
     { cwd },
   );
   const line = await program.line(/^listening on ws:/);

@@ -114,7 +114,7 @@ fn a_key_gets_no_answer_that_another_was_given() {
     assert_eq!(publish_once(&server, "b", "its own").body, r#"{"id":2}"#);
     assert_eq!(publish_once(&server, "b", "its own").body, r#"{"id":2}"#);
     assert_eq!(publish_once(&server, "a", "k").body, r#"{"id":1}"#);
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "2");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "2");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn an_answer_from_before_keys_were_told_apart_is_given_again() {
     ));
 
     assert_eq!(publish_once(&server, "a", "k").body, r#"{"id":7}"#);
-    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages"), "0");
+    assert_eq!(server.sql("SELECT count(*) FROM solid_cable_messages WHERE id > 0"), "0");
 }
 
 #[test]

@@ -48,6 +48,10 @@ impl Follower {
     pub async fn start(url: &str) -> Self {
         let config = config(url);
         Database::new(&config).migrate(&Migration::default()).await.unwrap();
+        Self::open(config).await
+    }
+
+    async fn open(config: BusConfig) -> Self {
         Self { bus: Bus::open(&config).await.unwrap(), got: Vec::new(), superseded: BTreeSet::new() }
     }
 
@@ -480,6 +484,23 @@ on_each_table!(
     the_latest_of_many_streams_are_read_together,
     a_life_of_the_table_keeps_its_name
 );
+
+#[tokio::test]
+async fn a_pooler_in_between_changes_nothing() {
+    let database = support::postgres::shared().database();
+    let pooler = support::PgBouncer::in_front_of(&database);
+    let table = Table::of(database);
+    let mut direct = table.follow().await;
+    table.publish("a", 1..=3);
+    direct.until("3").await;
+
+    let mut pooled = Follower::open(config(&pooler.url())).await;
+    let missed = pooled.missed(&["a", "b"], &direct.word_after("1")).await.unwrap();
+    assert_eq!(payloads(&missed), ["2", "3"]);
+    let cut = pooled.cut().await;
+    assert_eq!(payloads(&pooled.bus.log.latest(&stream("a"), &cut, 2).await.unwrap()), ["2", "3"]);
+    assert_eq!(payloads(&direct.missed(&["a"], &missed[0].token.word).await.unwrap()), ["3"]);
+}
 
 #[tokio::test]
 async fn a_table_of_postgresql_that_was_made_anew_leads_another_life() {

@@ -20,6 +20,7 @@ mod mariadb;
 mod postgres;
 mod prefixes;
 mod publishing;
+mod resume;
 mod schema;
 mod shutdown;
 mod signing;

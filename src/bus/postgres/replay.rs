@@ -1,5 +1,5 @@
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::Database;
 use super::connect::Session;
@@ -24,9 +24,12 @@ pub struct Replayer {
 const RANGES: &str = include_str!("../../../migrations/postgres/ranges.sql");
 const LATEST: &str = include_str!("../../../migrations/postgres/latest.sql");
 
-/// Who is no longer waited for doesn't go on working.
-const SETTINGS: [(&str, &str); 4] = [
+/// The planner expects few rows, and would sort all that the index on the hash alone finds. And who is no longer
+/// waited for doesn't go on working.
+const SETTINGS: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_custom_plan"),
+    ("enable_sort", "off"),
+    ("enable_incremental_sort", "off"),
     ("jit", "off"),
     ("lock_timeout", "4s"),
     ("statement_timeout", "5s"),
@@ -53,6 +56,16 @@ impl Replayer {
         .await
     }
 
+    /// A transaction with the settings that a pooler's connection can't have for longer.
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        if self.session.pooled {
+            self.session.begin().await?;
+            let settings = SETTINGS.map(|(name, value)| format!("SET LOCAL {name} = '{value}';"));
+            self.session.connection.execute(AssertSqlSafe(settings.concat())).await?;
+        }
+        Ok(())
+    }
+
     pub async fn answers(&mut self) -> bool {
         in_time(self.session.ping()).await.is_ok()
     }
@@ -63,7 +76,7 @@ impl Replayer {
         let firsts: Vec<i64> = asked.ranges.iter().map(|range| range.first).collect();
         let lasts: Vec<i64> = asked.ranges.iter().map(|range| range.last).collect();
         in_time(async {
-            self.session.begin_if_pooled().await?;
+            self.begin().await?;
             let rows = sqlx::query(AssertSqlSafe(self.ranges.clone()))
                 .persistent(!self.session.pooled)
                 .bind(hashes)
@@ -94,7 +107,7 @@ impl Replayer {
             let names: Vec<&[u8]> = asked().map(|latest| latest.channel.name.as_slice()).collect();
             let highs: Vec<i64> = asked().map(|latest| latest.high).collect();
             let rows = in_time(async {
-                self.session.begin_if_pooled().await?;
+                self.begin().await?;
                 let rows = sqlx::query(AssertSqlSafe(self.latest.clone()))
                     .persistent(!self.session.pooled)
                     .bind(hashes)
@@ -120,7 +133,7 @@ impl Replayer {
 
     pub async fn payloads(&mut self, ids: &[i64]) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
         in_time(async {
-            self.session.begin_if_pooled().await?;
+            self.begin().await?;
             let rows = sqlx::query(AssertSqlSafe(self.payloads.clone()))
                 .persistent(!self.session.pooled)
                 .bind(ids)

@@ -2,6 +2,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
 
 use super::socket::Socket;
+use crate::bus::Mark;
 use queue::{BATCH_FRAMES, Lent, Queue};
 
 pub use queue::{Manner, Of};
@@ -56,6 +58,16 @@ enum Turn {
     Writing,
     /// The task's, once the socket takes more. It has taken nothing since then.
     Blocked(Instant),
+}
+
+/// What became of what was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// The socket takes no more for now.
+    Some,
+    All,
+    /// The outbox was closed, and nothing more will come.
+    AllThereIs,
 }
 
 /// What became of a frame.
@@ -113,11 +125,11 @@ impl Outbox {
         })
     }
 
-    /// Queues a frame that the writers are to write.
-    pub fn offer(&self, frame: Frame, of: Of) -> Offered {
+    /// Queues messages that the writers are to write. `marks` are theirs, and are asked for where they are held.
+    pub fn offer(&self, frame: Frame, of: Of, marks: impl FnOnce() -> Box<[Mark]>) -> Offered {
         self.change(|state| {
             let was_closing = state.queue.closing().is_some();
-            if !state.queue.push_live(frame, of, self.max_bytes) {
+            if !state.queue.push_live(frame, of, marks, self.max_bytes) {
                 return (Offered::Refused, !was_closing);
             }
             let is_much = state.queue.waiting() > self.max_bytes / 2;
@@ -132,7 +144,7 @@ impl Outbox {
     /// Queues a heartbeat, unless other frames wait that say as much.
     pub fn offer_ping(&self, frame: &Frame) -> Offered {
         if self.state.lock().queue.is_empty() {
-            self.offer(frame.clone(), Of::Connection)
+            self.offer(frame.clone(), Of::Connection, Box::default)
         } else {
             Offered::Queued { is_much: false }
         }
@@ -161,9 +173,19 @@ impl Outbox {
         });
     }
 
-    /// Removes what is held of a subscription: it will be queued in another way.
-    pub fn forget_held(&self, subscription: SubscriptionId) {
-        self.state.lock().queue.forget_held(subscription);
+    /// The messages of a subscription that are held.
+    pub fn held(&self, subscription: SubscriptionId) -> HashSet<Mark> {
+        self.state.lock().queue.held(subscription).collect()
+    }
+
+    /// How much of a subscription is held by now: see [`Self::forget_held`].
+    pub fn held_frames(&self, subscription: SubscriptionId) -> usize {
+        self.state.lock().queue.held_frames(subscription)
+    }
+
+    /// Removes the oldest that is held of a subscription, so much of it: it has been queued in another way.
+    pub fn forget_held(&self, subscription: SubscriptionId, frames: usize) {
+        self.state.lock().queue.forget_held(subscription, frames);
     }
 
     /// How many bytes a subscription may be given at once.
@@ -210,8 +232,10 @@ impl Outbox {
     /// Accepts no more but this answer to a client that wants to go: nothing follows a Close.
     pub fn close_with(&self, answer: Frame) {
         self.change(|state| {
-            state.queue.push(answer, Of::Connection, self.max_bytes);
-            state.queue.close(Closing::Client);
+            if state.queue.closing().is_none() {
+                state.queue.push(answer, Of::Connection, self.max_bytes);
+                state.queue.close(Closing::Client);
+            }
             ((), true)
         });
     }
@@ -259,8 +283,8 @@ impl Outbox {
             return Poll::Pending;
         }
         match self.write_all(cx, state) {
-            Ok(true) if self.state.lock().queue.is_complete() => Poll::Ready(Ok(())),
-            Ok(_) => Poll::Pending,
+            Ok(Written::AllThereIs) => Poll::Ready(Ok(())),
+            Ok(Written::All | Written::Some) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
     }
@@ -272,7 +296,7 @@ impl Outbox {
         let result = self.write_all(&mut Context::from_waker(Waker::noop()), state);
         let mut state = self.state.lock();
         let wants_room = std::mem::take(&mut state.wants_room);
-        if matches!(result, Ok(true)) && state.queue.closing().is_none() && !wants_room {
+        if matches!(result, Ok(Written::All)) && state.queue.closing().is_none() && !wants_room {
             return;
         }
         state.error = result.err().or(state.error.take());
@@ -282,9 +306,12 @@ impl Outbox {
         }
     }
 
-    /// Says whether all was written; else the socket takes no more for now. The turn is the
-    /// caller's.
-    fn write_all<'a>(&'a self, cx: &mut Context<'_>, mut state: MutexGuard<'a, State>) -> io::Result<bool> {
+    /// The turn is the caller's.
+    fn write_all<'a>(
+        &'a self,
+        cx: &mut Context<'_>,
+        mut state: MutexGuard<'a, State>,
+    ) -> io::Result<Written> {
         let mut lent: Lent = [const { None }; BATCH_FRAMES];
         let mut blocked_since = match state.turn {
             Turn::Blocked(since) => Some(since),
@@ -307,12 +334,13 @@ impl Outbox {
                 Poll::Pending => {
                     let since = blocked_since.filter(|_| taken == 0).unwrap_or_else(Instant::now);
                     state.turn = Turn::Blocked(since);
-                    return Ok(false);
+                    return Ok(Written::Some);
                 }
             }
         }
         state.turn = Turn::Free;
-        Ok(true)
+        // Asked under the lock under which nothing was left: it may be closed a moment later, with more in it.
+        Ok(if state.queue.is_complete() { Written::AllThereIs } else { Written::All })
     }
 
     /// Says how much the socket has taken, and whether it takes more.

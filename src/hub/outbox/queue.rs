@@ -3,6 +3,7 @@ use std::collections::{HashSet, VecDeque};
 use tablecast_protocol::{CloseCode, DisconnectReason, Frame};
 
 use super::{Closing, SubscriptionId};
+use crate::bus::Mark;
 
 /// What waits for one socket: bookkeeping, to the byte.
 ///
@@ -15,7 +16,7 @@ pub(super) struct Queue {
     /// Bytes of these frames, without those of the first that were written.
     bytes: usize,
     /// Messages that wait until what comes before them has been queued.
-    held: VecDeque<Queued>,
+    held: VecDeque<Held>,
     held_bytes: usize,
     /// So many subscriptions wait for that.
     holds: u32,
@@ -49,6 +50,14 @@ struct Queued {
     /// None while it is lent.
     frame: Option<Frame>,
     of: Of,
+}
+
+#[derive(Debug)]
+struct Held {
+    frame: Frame,
+    of: Of,
+    /// Which messages are in it.
+    marks: Box<[Mark]>,
 }
 
 impl Queued {
@@ -110,17 +119,36 @@ impl Queue {
 
     /// Queues a frame, if it fits; what doesn't, closes.
     pub fn push(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
-        self.take(frame, of, max_bytes, false)
+        match self.make_room(frame, of, max_bytes) {
+            Ok(frame) => {
+                self.append(frame, of);
+                true
+            }
+            Err(refused) => self.take_answer(refused, of, max_bytes),
+        }
     }
 
-    /// The same, behind what is held, unless it is the connection's own.
-    pub fn push_live(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
-        self.take(frame, of, max_bytes, self.holds > 0 && of.subscription().is_some())
+    /// The same, behind what is held, unless it is the connection's own. `marks` are the messages'.
+    pub fn push_live(
+        &mut self,
+        frame: Frame,
+        of: Of,
+        marks: impl FnOnce() -> Box<[Mark]>,
+        max_bytes: usize,
+    ) -> bool {
+        if self.holds == 0 || of.subscription().is_none() {
+            return self.push(frame, of, max_bytes);
+        }
+        let Ok(frame) = self.make_room(frame, of, max_bytes) else { return false };
+        self.held_bytes += frame.len();
+        self.held.push_back(Held { frame, of, marks: marks() });
+        true
     }
 
-    fn take(&mut self, mut frame: Frame, of: Of, max_bytes: usize, is_held: bool) -> bool {
+    /// What is to be queued of a frame; the error, and the end, where there is no room for it.
+    fn make_room(&mut self, mut frame: Frame, of: Of, max_bytes: usize) -> Result<Frame, Frame> {
         if self.closing.is_some() {
-            return false;
+            return Err(frame);
         }
         if !self.fits(&frame, max_bytes) {
             let is_state = matches!(of, Of::State(_));
@@ -133,17 +161,21 @@ impl Queue {
                 // What is lent and was marked takes no room once it is back; then we look again.
                 if !is_state || self.lent == 0 {
                     self.close(Closing::Disconnect(DisconnectReason::SlowConsumer));
-                    return false;
+                    return Err(frame);
                 }
             }
         }
-        if is_held {
-            self.held_bytes += frame.len();
-            self.held.push_back(Queued { frame: Some(frame), of });
-        } else {
+        Ok(frame)
+    }
+
+    /// A command that is carried out while somebody else closes, or whose answer is the last straw, is answered
+    /// all the same.
+    fn take_answer(&mut self, frame: Frame, of: Of, max_bytes: usize) -> bool {
+        let is_owed = self.owes_answers && of == Of::Connection && self.bytes <= 2 * max_bytes;
+        if is_owed {
             self.append(frame, of);
         }
-        true
+        is_owed
     }
 
     /// Where less than half of the bound waits one frame of any size fits, or the largest could
@@ -167,20 +199,32 @@ impl Queue {
         self.holds = self.holds.saturating_sub(1);
         if self.holds == 0 {
             self.bytes += std::mem::take(&mut self.held_bytes);
-            self.frames.append(&mut self.held);
-            self.held = VecDeque::new();
+            let held = std::mem::take(&mut self.held);
+            self.frames.extend(held.into_iter().map(|held| Queued { frame: Some(held.frame), of: held.of }));
         }
     }
 
-    /// Removes what is held of a subscription.
-    pub fn forget_held(&mut self, id: SubscriptionId) {
+    /// The messages of a subscription that are held, oldest first.
+    pub fn held(&self, id: SubscriptionId) -> impl Iterator<Item = Mark> {
+        let of_it = self.held.iter().filter(move |held| held.of.subscription() == Some(id));
+        of_it.flat_map(|held| held.marks.iter().copied())
+    }
+
+    /// How many frames are held of a subscription.
+    pub fn held_frames(&self, id: SubscriptionId) -> usize {
+        self.held.iter().filter(|held| held.of.subscription() == Some(id)).count()
+    }
+
+    /// Removes the first so many frames that are held of a subscription.
+    pub fn forget_held(&mut self, id: SubscriptionId, mut frames: usize) {
         let bytes = &mut self.held_bytes;
-        self.held.retain(|queued| {
-            let stays = queued.of.subscription() != Some(id);
-            if !stays {
-                *bytes -= queued.len();
+        self.held.retain(|held| {
+            let goes = frames > 0 && held.of.subscription() == Some(id);
+            if goes {
+                *bytes -= held.frame.len();
+                frames -= 1;
             }
-            stays
+            !goes
         });
     }
 
@@ -197,7 +241,7 @@ impl Queue {
 
     /// Withdraws what waits for a subscription.
     pub fn withdraw(&mut self, id: SubscriptionId) {
-        self.forget_held(id);
+        self.forget_held(id, usize::MAX);
         self.remove(|queued| queued.of.subscription() == Some(id));
     }
 
@@ -206,16 +250,16 @@ impl Queue {
         let mut seen = HashSet::new();
         let bytes = &mut self.held_bytes;
         let mut kept = VecDeque::new();
-        for mut queued in std::mem::take(&mut self.held).into_iter().rev() {
-            if let Of::State(_) = queued.of {
-                *bytes -= queued.len();
-                if !seen.insert(queued.of) {
+        for mut held in std::mem::take(&mut self.held).into_iter().rev() {
+            if let Of::State(_) = held.of {
+                *bytes -= held.frame.len();
+                if !seen.insert(held.of) {
                     continue;
                 }
-                queued.frame = queued.frame.map(|frame| frame.last());
-                *bytes += queued.len();
+                held.frame = held.frame.last();
+                *bytes += held.frame.len();
             }
-            kept.push_front(queued);
+            kept.push_front(held);
         }
         self.held = kept;
         let fixed = self.fixed();
@@ -248,8 +292,9 @@ impl Queue {
             Closing::Disconnect(reason) => {
                 if reason == DisconnectReason::SlowConsumer {
                     // What waits is lost to a client that must start anew, and would stand
-                    // between it and being told so.
-                    self.remove(|_| true);
+                    // between it and being told so. An answer isn't lost: it ends what the client waits for.
+                    let keeps_answers = self.manner == Manner::Extended;
+                    self.remove(|queued| !(keeps_answers && queued.of == Of::Connection));
                 }
                 match self.manner {
                     Manner::Cable => self.say_why(reason),

@@ -1,3 +1,5 @@
+mod holds;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::thread;
@@ -94,7 +96,7 @@ async fn a_full_queue_gives_way_to_the_word_that_it_was() {
     outbox.push(frame("90"), Of::Events(ONE));
     assert!(flush(&outbox).is_pending());
 
-    assert_eq!(outbox.offer(frame("123456"), Of::Events(ONE)), Offered::Refused);
+    assert_eq!(outbox.offer(frame("123456"), Of::Events(ONE), Box::default), Offered::Refused);
 
     let closing = poll_fn(|cx| outbox.poll_closing(cx)).await;
     assert_eq!(closing, Closing::Disconnect(DisconnectReason::SlowConsumer));
@@ -103,6 +105,33 @@ async fn a_full_queue_gives_way_to_the_word_that_it_was() {
     drop(outbox);
     // Of the run that was begun, the message that was begun is finished.
     assert_eq!(reading.await.unwrap(), [frame("1234").as_bytes(), &last_words()].concat());
+}
+
+#[tokio::test]
+async fn a_client_that_needs_its_answers_gets_them_however_slowly_it_reads() {
+    let (ours, theirs) = tokio::io::duplex(4);
+    let outbox = Outbox::new(Mutex::new(ours), Manner::Extended, 17);
+    outbox.push(frame("begun"), Of::Events(ONE));
+    outbox.push(frame("yes"), Of::Connection);
+    assert!(flush(&outbox).is_pending());
+    outbox.push(frame("lost"), Of::Events(ONE));
+    assert!(!outbox.is_closing());
+
+    // The last straw is one itself, and one comes while somebody else has just closed.
+    assert!(outbox.push(frame("no"), Of::Connection));
+    assert!(outbox.is_closing());
+    assert!(outbox.push(frame("yes"), Of::Connection));
+    assert!(!outbox.push(frame("late"), Of::Events(ONE)));
+    outbox.answer_last(vec![frame("last")]);
+
+    let reading = tokio::spawn(read(theirs));
+    poll_fn(|cx| outbox.poll_flush(cx)).await.unwrap();
+    drop(outbox);
+    let expected: Vec<u8> = ["begun", "yes", "no", "yes", "last"]
+        .iter()
+        .flat_map(|text| frame(text).as_bytes().to_vec())
+        .collect();
+    assert_eq!(reading.await.unwrap(), [expected, last_words()].concat());
 }
 
 #[test]
@@ -248,7 +277,7 @@ fn an_outbox_waits_for_the_writers_once() {
     let outbox = Arc::new(outbox);
     let writers = Writers::default();
     for _ in 0..100 {
-        if let Offered::ToHandOver { .. } = outbox.offer(frame("1"), Of::Events(ONE)) {
+        if let Offered::ToHandOver { .. } = outbox.offer(frame("1"), Of::Events(ONE), Box::default) {
             writers.hand_over(&mut vec![outbox.clone()]);
         }
         // Its own task was woken by its client, and came first.
@@ -363,7 +392,7 @@ async fn many_who_push_and_write_lose_nothing() {
         let mut to_hand_over = Vec::new();
         for n in 0..FRAMES {
             for outbox in &outboxes {
-                match outbox.offer(frame(&format!("e{n:05}")), Of::Events(ONE)) {
+                match outbox.offer(frame(&format!("e{n:05}")), Of::Events(ONE), Box::default) {
                     Offered::ToHandOver { .. } => to_hand_over.push(outbox.clone()),
                     Offered::Queued { .. } => {}
                     Offered::Refused => panic!("there was room"),

@@ -1,82 +1,22 @@
 //! Hostile clients of every kind at once, beside honest ones that lose nothing.
 
 mod kinds;
+mod target;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{PATIENCE, Server, Socket, Wire, get, pubsub, request, server, until};
+use crate::support::{PATIENCE, Server, Socket, get, pubsub, request, until};
 use kinds::KINDS;
+use target::*;
 
 const CLIENTS: usize = 100;
-const HONEST: &str = "honest";
-/// A stream whose messages are large.
-const FAT: &str = "fat";
 const END: &str = r#""end""#;
-
-const KEY: &str = "a key";
-const JWT_KEY: &str = "0123456789abcdef0123456789abcdef";
-const LIMITED_KEY: &str = "a key for jobs";
-const MAX_SUBSCRIPTIONS: usize = 20;
-const MAX_PER_ADDRESS: usize = 30;
-const HANDSHAKE_RATE: usize = 20;
-const RATE_BURST: usize = 100;
-
-/// Whom a kind attacks, from an address of its own.
-pub struct Target<'a> {
-    server: &'a Server,
-    from: IpAddr,
-}
-
-/// All of 127.0.0.0/8 is this machine's.
-const PROXY: [u8; 4] = [127, 0, 3, 1];
-
-impl Target<'_> {
-    fn stream(&self) -> TcpStream {
-        let Wire::Plain(stream) = Wire::plain_from(self.from, self.server.public) else { unreachable!() };
-        stream
-    }
-
-    fn shake_hands(&self, headers: &[(&str, &str)]) -> Socket {
-        let wire = Wire::plain_from(self.from, self.server.public);
-        Socket::try_open_over(wire, self.server.public, "/cable", headers)
-    }
-
-    fn connect(&self) -> Socket {
-        let mut socket = self.shake_hands(&[]);
-        assert_eq!(socket.text(), r#"{"type":"welcome"}"#, "{}", socket.head);
-        socket
-    }
-
-    /// By the proxy that the server trusts.
-    fn by_proxy(&self, headers: &[(&str, &str)]) -> Socket {
-        let wire = Wire::plain_from(PROXY.into(), self.server.public);
-        Socket::try_open_over(wire, self.server.public, "/cable", headers)
-    }
-}
-
-fn guarded() -> Server {
-    server()
-        .arg("--public-streams=honest,fat,hostile:*")
-        .arg(&format!("--jwt-key={JWT_KEY}"))
-        .arg("--allow-anonymous")
-        .arg(&format!("--max-subscriptions={MAX_SUBSCRIPTIONS}"))
-        .arg(&format!("--max-connections-per-address={MAX_PER_ADDRESS}"))
-        .arg(&format!("--handshake-rate-per-address={HANDSHAKE_RATE}"))
-        .arg("--rate-limit=10")
-        .arg(&format!("--rate-burst={RATE_BURST}"))
-        .arg("--send-buffer-bytes=256KiB")
-        .arg("--trusted-proxies=127.0.3.1")
-        .config(&format!(
-            "[[publish_key]]\nkey = {KEY:?}\n[[publish_key]]\nkey = {LIMITED_KEY:?}\nstreams = [\"jobs:*\"]\n"
-        ))
-        .start()
-}
 
 fn publish(server: &Server, stream: &str, data: &serde_json::Value) {
     let authorization = format!("Bearer {KEY}");

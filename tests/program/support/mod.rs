@@ -1,6 +1,7 @@
 //! The words that the tests are told in.
 
 mod database;
+mod events;
 mod http;
 pub mod mariadb;
 mod pgbouncer;
@@ -17,6 +18,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use database::{Database, DatabaseServer, PASSWORD};
+pub use events::{Event, Events};
 pub use http::{Answer, get, request, request_over};
 pub use pgbouncer::PgBouncer;
 pub use process::{installed, node, run};

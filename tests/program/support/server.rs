@@ -174,6 +174,20 @@ impl Server {
         socket
     }
 
+    /// A client of the extended protocol that has had its welcome.
+    pub fn connect_extended(&self) -> Socket {
+        self.extended_over(Wire::plain(self.public))
+    }
+
+    /// The same over a wire of one's own.
+    pub fn extended_over(&self, wire: Wire) -> Socket {
+        let headers = [("Sec-WebSocket-Protocol", "actioncable-v1-ext-json")];
+        let mut socket = Socket::try_open_over(wire, self.public, "/cable", &headers);
+        assert!(socket.head.starts_with("HTTP/1.1 101 "), "{}", socket.head);
+        assert_eq!(socket.text(), r#"{"type":"welcome"}"#);
+        socket
+    }
+
     /// One of whose messages little is on its way: see [`Wire::narrow`].
     pub fn connect_narrowly(&self) -> Socket {
         let mut socket = Socket::try_open_over(Wire::narrow(self.public), self.public, "/cable", &[]);
@@ -243,6 +257,11 @@ impl Server {
 
     pub fn log(&self) -> String {
         self.log.lock().clone()
+    }
+
+    /// How many clients that came back were given what they missed, or why not.
+    pub fn resumes(&self, result: &str) -> f64 {
+        self.metric(&format!("tablecast_resumes_total{{result=\"{result}\"}}"))
     }
 
     /// The most memory that it has held, in bytes.

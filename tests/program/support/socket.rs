@@ -191,6 +191,19 @@ impl Socket {
         assert_eq!(self.json(), json!({ "identifier": identifier, "type": "confirm_subscription" }));
     }
 
+    /// Subscribes, and is confirmed, perhaps after messages of other subscriptions.
+    pub fn subscribe_among(&mut self, identifier: &str, mut other: impl FnMut(&Value)) {
+        self.command("subscribe", identifier);
+        let confirm = json!({ "identifier": identifier, "type": "confirm_subscription" });
+        loop {
+            let json = self.json();
+            if json == confirm {
+                return;
+            }
+            other(&json);
+        }
+    }
+
     /// Subscribes, and expects to be rejected.
     pub fn rejected(&mut self, identifier: &str) {
         self.command("subscribe", identifier);
