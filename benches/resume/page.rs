@@ -127,7 +127,11 @@ impl Line {
         let values =
             figures.into_iter().flatten().filter(fits).filter_map(|figure| figure[self.value].as_f64());
         let values: Vec<f64> = values.collect();
-        if values.is_empty() { String::new() } else { format!("{:.2}", median(values) / self.unit) }
+        if values.is_empty() {
+            return String::new();
+        }
+        let value = median(values) / self.unit;
+        format!("{:.*}", if value.fract() == 0.0 { 0 } else { 2 }, value)
     }
 }
 
