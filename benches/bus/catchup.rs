@@ -2,16 +2,16 @@
 //! one statement inserts rows of its prefix, the server goes on. The time ends when the last
 //! row was released to the hub, where nobody listens, by the server's own count.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Scale;
-use crate::database::{Database, DatabaseServer};
-use crate::engine::Engine;
+use crate::databases::engine::Engine;
+use crate::databases::server::{Database, DatabaseServer};
+use crate::harness::clients::counted;
 use crate::harness::process::Server;
 use crate::harness::report::Report;
 
@@ -58,14 +58,7 @@ pub fn catch_up(server: &Server, database: &Database, lead: &str, rows: u64) -> 
 }
 
 fn released(server: SocketAddr) -> u64 {
-    let mut socket = TcpStream::connect(server).expect("the server listens");
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    socket.write_all(request.as_bytes()).expect("the server reads");
-    socket.read_to_string(&mut answer).expect("the server answers");
-    let name = r#"tablecast_rows_total{result="released"} "#;
-    let line = answer.lines().find_map(|line| line.strip_prefix(name)).expect("it counts them");
-    line.parse().expect("a number")
+    counted(server, r#"tablecast_rows_total{result="released"}"#).expect("it counts them") as u64
 }
 
 /// The most memory that the server has held so far, in bytes.

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::Scale;
 use crate::catchup::catch_up;
-use crate::connection::{Session, Way};
-use crate::database::{Database, DatabaseServer};
-use crate::engine::Engine;
+use crate::databases::connection::{Session, Way};
+use crate::databases::engine::Engine;
+use crate::databases::pairs::Pairs;
+use crate::databases::server::{Database, DatabaseServer};
 use crate::harness::load::SINGLE;
 use crate::harness::report::{Report, Times};
 use crate::latency::FLOWING;
-use crate::pairs::Pairs;
 use crate::writer;
 
 const CHANNELS: u64 = 50_000;

@@ -2,8 +2,8 @@
 //! of it, and the server's time holds that.
 
 use crate::Scale;
-use crate::database::DatabaseServer;
-use crate::engine::Engine;
+use crate::databases::engine::Engine;
+use crate::databases::server::DatabaseServer;
 use crate::harness::load::{ARRAYS, SINGLE};
 use crate::harness::report::{Report, Times};
 

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Scale;
-use crate::database::DatabaseServer;
-use crate::engine::Engine;
+use crate::databases::engine::Engine;
+use crate::databases::server::DatabaseServer;
 use crate::harness::report::Report;
 
 /// Until what the start has cost is counted, and the tail is at rest.

@@ -5,9 +5,9 @@
 //! INSERT's beginning holds the commit, hence the disk, as well.
 
 use crate::Scale;
-use crate::connection::Way;
-use crate::database::DatabaseServer;
-use crate::engine::Engine;
+use crate::databases::connection::Way;
+use crate::databases::engine::Engine;
+use crate::databases::server::DatabaseServer;
 use crate::harness::report::{Report, Times};
 use crate::harness::series::Pause;
 use crate::writer;

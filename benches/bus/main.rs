@@ -10,9 +10,8 @@
 //! What compares two settings runs them in turns, and prints the quotient of each pair.
 
 mod catchup;
-mod connection;
-mod database;
-mod engine;
+#[path = "../databases/mod.rs"]
+mod databases;
 mod full;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -20,13 +19,13 @@ mod http;
 mod idle;
 mod latency;
 mod naive;
-mod pairs;
 mod writer;
 mod writers;
 
 use std::time::Duration;
 
-use engine::Engine;
+use databases::engine::Engine;
+use databases::server;
 use harness::process::{self, LAUNCH, WRITE};
 use harness::report::Report;
 
@@ -107,7 +106,7 @@ fn main() {
         WRITE => writer::write(rest),
         writer::LOAD => writer::load(rest),
         naive::MIX => naive::write(rest),
-        database::CLEAN => database::clean(rest),
+        server::CLEAN => server::clean(rest),
         _ => measure(&arguments),
     }
 }

@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::Scale;
-use crate::connection::{Connection, Session, Stream, Way};
-use crate::database::{Database, DatabaseServer};
-use crate::engine::Engine;
+use crate::databases::connection::{Connection, Session, Stream, Way};
+use crate::databases::engine::Engine;
+use crate::databases::server::{Database, DatabaseServer};
 use crate::harness::clients::{LAST, STREAM, Subscriber, runtime};
 use crate::harness::load::publish_last;
 use crate::harness::process::{Process, die_with_parent};

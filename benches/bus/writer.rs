@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::connection::{Connection, Stream, Way};
-use crate::database::Database;
+use crate::databases::connection::{Connection, Stream, Way};
+use crate::databases::server::Database;
 use crate::harness::clients::{STREAM, data, runtime};
 use crate::harness::process::{Process, Server, WRITE, die_with_parent};
 use crate::harness::series::{self, Pause, Series};

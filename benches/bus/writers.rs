@@ -10,11 +10,11 @@
 //! - `view`: through the view against straight into the table, without a server.
 
 use crate::Scale;
-use crate::connection::Way;
-use crate::database::{Database, DatabaseServer};
-use crate::engine::Engine;
+use crate::databases::connection::Way;
+use crate::databases::engine::Engine;
+use crate::databases::pairs::Pairs;
+use crate::databases::server::{Database, DatabaseServer};
 use crate::harness::report::Report;
-use crate::pairs::Pairs;
 use crate::writer;
 
 const WRITERS: usize = 32;

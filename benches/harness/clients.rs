@@ -92,18 +92,26 @@ pub fn is_message(frame: &[u8]) -> bool {
     !frame.starts_with(br#"{"type":"#)
 }
 
-/// A WebSocket that has subscribed to [`STREAM`] and was confirmed.
+/// A WebSocket that waits for each answer.
 pub struct Subscriber {
     pub socket: TcpStream,
     pub frames: Frames,
 }
 
 impl Subscriber {
+    /// Has subscribed to [`STREAM`] and was confirmed.
     pub fn connect(server: SocketAddr) -> Self {
+        let mut subscriber = Self::open(server, PROTOCOL);
+        subscriber.subscribe();
+        subscriber
+    }
+
+    /// Has said nothing yet. `protocol` is a header.
+    pub fn open(server: SocketAddr, protocol: &str) -> Self {
         let mut socket = TcpStream::connect(server).expect("the server listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("it isn't zero");
         socket.set_nodelay(true).expect("it is TCP");
-        let handshake = handshake(server, "/cable", PROTOCOL);
+        let handshake = handshake(server, "/cable", protocol);
         socket.write_all(handshake.as_bytes()).expect("the server reads");
         let mut received = Vec::new();
         let head = loop {
@@ -115,7 +123,6 @@ impl Subscriber {
         assert!(received.starts_with(b"HTTP/1.1 101"), "no upgrade: {}", received.escape_ascii());
         let mut subscriber = Self { socket, frames: Frames::default() };
         subscriber.frames.push(&received[head..]);
-        subscriber.subscribe();
         subscriber
     }
 
@@ -124,9 +131,13 @@ impl Subscriber {
             "command": "subscribe",
             "identifier": identifier(STREAM),
         });
-        self.socket.write_all(&masked(&command.to_string())).expect("the server reads");
+        self.say(&command.to_string());
         let (_, confirm) = self.message().expect("it is confirmed");
         assert!(confirm.ends_with(br#""type":"confirm_subscription"}"#), "{}", confirm.escape_ascii());
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.socket.write_all(&masked(text)).expect("the server reads");
     }
 
     /// The next message's frame, and when the read that completed it returned.
@@ -158,6 +169,8 @@ impl Subscriber {
 
 /// As a header.
 pub const PROTOCOL: &str = "Sec-WebSocket-Protocol: actioncable-v1-json\r\n";
+/// The one in which messages have positions.
+pub const EXTENDED: &str = "Sec-WebSocket-Protocol: actioncable-v1-ext-json\r\n";
 
 pub fn handshake(server: SocketAddr, path: &str, protocol: &str) -> String {
     format!(
@@ -230,6 +243,24 @@ pub fn post(server: SocketAddr, path: &str, body: &str) -> Vec<u8> {
         body.len()
     )
     .into_bytes()
+}
+
+/// What a GET is answered with, its head included.
+pub fn get(server: SocketAddr, path: &str) -> String {
+    let mut socket = TcpStream::connect(server).expect("the server listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    socket.write_all(request.as_bytes()).expect("the server reads");
+    socket.read_to_string(&mut answer).expect("the server answers");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    answer
+}
+
+/// A number that a server counts, by its whole name in its metrics.
+pub fn counted(server: SocketAddr, name: &str) -> Option<f64> {
+    let metrics = get(server, "/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map(|number| number.trim().parse().expect("a number"))
 }
 
 pub fn message(data: &str) -> String {

@@ -79,8 +79,13 @@ pub struct Server {
 impl Server {
     /// Returns once it listens and follows the table.
     pub fn start(directory: &Path, url: &str, settings: &[&str]) -> Self {
+        Self::start_build(Path::new(TABLECAST), directory, url, settings)
+    }
+
+    /// The same of another build.
+    pub fn start_build(program: &Path, directory: &Path, url: &str, settings: &[&str]) -> Self {
         let mut launch = Process::this(LAUNCH);
-        launch.arg(TABLECAST).args(serve(url, "127.0.0.1:0", "127.0.0.1:0")).args(settings);
+        launch.arg(program).args(serve(url, "127.0.0.1:0", "127.0.0.1:0")).args(settings);
         isolate(&mut launch, directory);
         let mut process = Process::spawn(&mut launch);
         let mut stdout = process.stdout();

@@ -101,7 +101,7 @@ impl fmt::Display for Figure {
             Value::String(text) => format!("{key}={text}"),
             value => format!("{key}={value}"),
         });
-        write!(f, "{:<8}{:<58}", self.part, settings.collect::<Vec<_>>().join(" "))?;
+        write!(f, "{:<9} {:<58}", self.part, settings.collect::<Vec<_>>().join(" "))?;
         self.values.iter().try_for_each(|(key, value)| match value.as_f64() {
             Some(number) => write!(f, "  {key} {number:>7}"),
             None => write!(f, "  {key} {value}"),

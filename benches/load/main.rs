@@ -6,6 +6,8 @@
 //!     cargo bench --bench load -- paced --quick           # only to see whether it works
 //!     cargo bench --bench load -- page                    # draws the charts again
 //!
+//!     BEFORE=/path/to/tablecast cargo bench --bench load -- builds builds-streams
+//!
 //! Figures go to `benches/results/`, and from there into `docs/performance.md` and its charts.
 
 mod client;
@@ -51,6 +53,7 @@ struct Scale {
     slow_messages: usize,
     payload_rounds: usize,
     payload_subscribers: usize,
+    build_pairs: usize,
 }
 
 const FULL: Scale = Scale {
@@ -71,6 +74,7 @@ const FULL: Scale = Scale {
     slow_messages: 500,
     payload_rounds: 2,
     payload_subscribers: 500,
+    build_pairs: 9,
 };
 
 const QUICK: Scale = Scale {
@@ -91,6 +95,7 @@ const QUICK: Scale = Scale {
     slow_messages: 100,
     payload_rounds: 1,
     payload_subscribers: 50,
+    build_pairs: 1,
 };
 
 /// Whatever hangs ends with this, and the children with it.
@@ -107,6 +112,10 @@ const PARTS: [(&str, Part); 7] = [
     ("slow", parts::slow::run),
     ("payload", parts::payload::run),
 ];
+
+/// Only if they are named: for who changes something, and in no page.
+const BUILDS: [(&str, Part); 2] =
+    [("builds", parts::builds::run), ("builds-streams", parts::builds::run_streams)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -127,7 +136,7 @@ fn measure(arguments: &[String]) {
             "--bench" => is_bench = true,
             "--quick" => (scale, is_quick) = (&QUICK, true),
             PAGE => return page::make(),
-            name if PARTS.iter().any(|(part, _)| *part == name) => names.push(name),
+            name if PARTS.iter().chain(&BUILDS).any(|(part, _)| *part == name) => names.push(name),
             _ => usage(),
         }
     }
@@ -143,6 +152,11 @@ fn measure(arguments: &[String]) {
     for (name, variable) in servers::absent() {
         println!("{name} is absent: {variable} isn't set");
     }
+    for (name, run) in BUILDS {
+        if names.contains(&name) {
+            run(&mut Report::new(name), scale);
+        }
+    }
     for (name, run) in PARTS {
         if names.is_empty() || names.contains(&name) {
             let mut report = Report::new(name);
@@ -156,7 +170,7 @@ fn measure(arguments: &[String]) {
 }
 
 fn usage() -> ! {
-    let parts = PARTS.map(|(part, _)| part).join(" ");
+    let parts = PARTS.iter().chain(&BUILDS).map(|(part, _)| *part).collect::<Vec<_>>().join(" ");
     eprintln!("usage: cargo bench --bench load -- [--quick] [PART]…, with parts {parts}");
     std::process::exit(2);
 }

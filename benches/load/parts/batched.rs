@@ -26,7 +26,7 @@ pub fn run(report: &mut Report, scale: &Scale) {
     );
 }
 
-fn turn(server: &Server, array: usize, scale: &Scale) -> Turn {
+pub fn turn(server: &Server, array: usize, scale: &Scale) -> Turn {
     let data = data(DATA_BYTES, false);
     let server = server.start(&data);
     let mut clients = Clients::subscribed(&server.door, scale.subscribers);

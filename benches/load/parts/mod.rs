@@ -1,6 +1,7 @@
 //! What is measured.
 
 pub mod batched;
+pub mod builds;
 pub mod idle;
 pub mod paced;
 pub mod payload;

@@ -16,7 +16,7 @@ pub fn run(report: &mut Report, scale: &Scale) {
     compare(report, scale.rounds, &servers::present(), |server| turn(server, scale), figure);
 }
 
-fn turn(server: &Server, scale: &Scale) -> Turn {
+pub fn turn(server: &Server, scale: &Scale) -> Turn {
     let data = data(DATA_BYTES, false);
     let server = server.start(&data);
     let mut clients = Clients::subscribed(&server.door, scale.subscribers);

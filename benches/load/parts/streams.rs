@@ -10,7 +10,7 @@ use crate::rounds::{Turn, compare};
 use crate::servers::{self, Running, Server};
 
 /// Of so many streams each; a thousand is a multiple of it.
-const ARRAY: usize = 50;
+pub const ARRAY: usize = 50;
 
 pub fn run(report: &mut Report, scale: &Scale) {
     let servers = servers::present().into_iter().filter(|server| server.streams);
@@ -25,7 +25,7 @@ pub fn run(report: &mut Report, scale: &Scale) {
     );
 }
 
-fn turn(server: &Server, array: usize, scale: &Scale) -> Turn {
+pub fn turn(server: &Server, array: usize, scale: &Scale) -> Turn {
     let server = server.start("");
     let mut clients = Clients::start();
     clients.connect(Connect { streams: Streams::Each, ..Connect::gently(&server.door, scale.streams) });

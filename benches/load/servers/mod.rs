@@ -57,6 +57,22 @@ pub const BEATING_BOUND: Server =
 pub const TABLECAST: Server =
     Server { name: "tablecast", needs: None, pings: true, streams: true, start: tablecast::start };
 
+/// The environment variables that say where two builds of this server are.
+const BEFORE: &str = "BEFORE";
+const AFTER: &str = "AFTER";
+
+/// Two builds of this server.
+pub const BUILDS: [Server; 2] = [
+    Server {
+        name: "before",
+        needs: Some(BEFORE),
+        pings: true,
+        streams: true,
+        start: tablecast::start_before,
+    },
+    Server { name: "after", needs: None, pings: true, streams: true, start: tablecast::start_after },
+];
+
 const ALL: [Server; 6] = [
     BOUND,
     TABLECAST,

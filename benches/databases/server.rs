@@ -17,8 +17,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
-use crate::connection::Session;
-use crate::engine::Engine;
+use crate::databases::connection::Session;
+use crate::databases::engine::Engine;
 use crate::harness::process::{LAUNCH, Process, Server, TABLECAST, directory, isolate};
 
 /// The bench as the one who removes a folder when all is over.
@@ -126,10 +126,7 @@ impl DatabaseServer {
     pub fn database(&self) -> Database {
         self.administration().run("CREATE DATABASE bench");
         let database = Database { engine: self.engine, url: self.url("bench"), directory: directory() };
-        let mut migrate = Command::new(TABLECAST);
-        migrate.args(["migrate", "--database-url", &database.url]).stdout(Stdio::null());
-        isolate(&mut migrate, database.directory.path());
-        assert!(migrate.status().expect("it is built").success(), "the table can't be made");
+        migrate(&database.url, database.directory());
         database
     }
 
@@ -179,6 +176,10 @@ impl Database {
         Session::open(&self.url)
     }
 
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub fn serve(&self, settings: &[&str]) -> Server {
         Server::start(self.directory.path(), &self.url, settings)
     }
@@ -199,6 +200,14 @@ impl Database {
             self.session().run("CHECKPOINT");
         }
     }
+}
+
+/// Makes the table and all that belongs to it.
+pub fn migrate(url: &str, directory: &Path) {
+    let mut migrate = Command::new(TABLECAST);
+    migrate.args(["migrate", "--database-url", url]).stdout(Stdio::null());
+    isolate(&mut migrate, directory);
+    assert!(migrate.status().expect("it is built").success(), "the table can't be made");
 }
 
 fn postgres(folder: &Folder, port: u16) -> Command {

@@ -38,8 +38,8 @@ impl Way {
 }
 
 pub struct Stream {
-    name: String,
-    hash: i64,
+    pub name: String,
+    pub hash: i64,
 }
 
 impl Stream {
