@@ -367,9 +367,9 @@ async fn large_payloads_come_in_small_pages(table: Table) {
         table.publish("a", [payload]);
     }
     let cut = server.cut().await;
-    let latest = payloads(&server.bus.log.latest(&stream("a"), &cut, 1000).await.unwrap());
+    let latest = server.bus.log.latest(&stream("a"), &cut, 1000).await.unwrap();
     assert_eq!(latest.len(), 42, "of 100,000 bytes until they are 4 MiB");
-    assert!(latest.last() == large.last());
+    assert!(payloads(&latest)[41] == large[11]);
 }
 
 async fn the_latest_of_many_streams_are_read_together(table: Table) {
