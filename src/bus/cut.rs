@@ -57,7 +57,7 @@ impl Cut {
 
     /// For a client that has these, and had all that is as old as that.
     pub(super) fn token_of(&self, time: i64, ids: &Ids) -> Token {
-        if time == self.era.time {
+        if time == self.era.written_by() {
             return Token::new(&self.era, ids);
         }
         Token::new(&Era { time, history: self.era.history, ..Era::default() }, ids)
@@ -193,6 +193,17 @@ mod tests {
         let cut = with(|era| era.broken_at = Some(NOW - 10));
         assert_eq!(answer(&cut, &word(7, NOW - 10, ids(50, &[]))), Err(Rejection::AnotherHistory));
         assert!(answer(&cut, &word(7, NOW - 9, ids(50, &[]))).is_ok());
+    }
+
+    /// A row may be trimmed by the time at which it was written, although it came late.
+    #[test]
+    fn a_position_is_as_old_as_what_was_open() {
+        let given = with(|era| era.open_for = 600).token().word;
+        let later = |seconds| with(|era| era.time += seconds);
+        assert!(answer(&later(3000), &given).is_ok());
+        assert_eq!(answer(&later(3001), &given), Err(Rejection::TooOld));
+        let broken = with(|era| (era.open_for, era.broken_at) = (600, Some(NOW - 10)));
+        assert!(answer(&broken, &broken.token().word).is_ok(), "it is of this life");
     }
 
     #[test]

@@ -291,6 +291,8 @@ struct Group {
     ranges: Vec<IdRange>,
     /// When the youngest was passed.
     passed_at: Instant,
+    /// And the oldest.
+    first_passed_at: Instant,
     /// They are the holes that the table had at the start.
     from_start: bool,
     /// None until a tick brings facts.
@@ -414,6 +416,11 @@ impl Gaps {
     /// order is promised. O(1), then O(1) a range and O(1) a group left out.
     pub fn unresolved(&self) -> impl Iterator<Item = IdRange> {
         self.groups.iter().filter(|group| !group.patient).flat_map(|group| group.ranges.iter().copied())
+    }
+
+    /// When the oldest of these was passed. O(groups).
+    pub fn unresolved_since(&self) -> Option<Instant> {
+        self.groups.iter().filter(|group| !group.patient).map(|group| group.first_passed_at).min()
     }
 
     /// Whether the next tick should list running transactions. O(groups).
@@ -757,6 +764,7 @@ impl Group {
         Self {
             ranges,
             passed_at,
+            first_passed_at: passed_at,
             from_start: false,
             fence: None,
             due: true,

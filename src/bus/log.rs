@@ -475,7 +475,7 @@ fn replayed(stream: Stream, id: i64, payload: Box<str>, before: &Ids, time: i64,
 
 /// When a client had everything that is to be given these rows.
 fn oldest(created: impl Iterator<Item = Option<i64>>, cut: &Cut) -> i64 {
-    created.flatten().min().map_or(cut.era.time, |oldest| oldest.min(cut.era.time))
+    created.flatten().min().map_or(cut.era.written_by(), |oldest| oldest.min(cut.era.written_by()))
 }
 
 /// What isn't JSON was skipped when it was released, too.

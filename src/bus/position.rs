@@ -41,8 +41,8 @@ use super::gaps::IdRange;
 pub struct Position {
     /// Which table, and which life of it.
     pub history: u64,
-    /// All that had been committed by then is in it, or lies in one of its gaps. By the database's
-    /// clock: seconds since 1970, UTC.
+    /// All that had been written by then is in it, or will never be: nothing that it lacks is older, whenever
+    /// it commits. By the database's clock: seconds since 1970, UTC.
     pub time: i64,
     pub ids: Ids,
 }
@@ -78,8 +78,11 @@ pub struct Era {
     /// Lives that this one was seen to go on with, each with what was released when it did: what lies
     /// beyond may have been lost with them.
     pub before: Vec<(u64, Arc<Ids>)>,
-    /// See [`Position::time`].
+    /// All that had been committed by then has been released, by the database's clock: seconds since 1970, UTC.
     pub time: i64,
+    /// What is still open was written since so many seconds before. Its rows have the times at which they were
+    /// written, and may be trimmed as soon as they commit.
+    pub open_for: i64,
     /// The table broke with a life of the same name then, by its clock: what was given before is of that.
     pub broken_at: Option<i64>,
 }
@@ -138,11 +141,20 @@ impl Position {
     }
 }
 
+impl Era {
+    /// See [`Position::time`].
+    pub fn written_by(&self) -> i64 {
+        let time = self.time.saturating_sub(self.open_for);
+        // What this life gives is told by its time from what another of its name gave before.
+        self.broken_at.map_or(time, |at| time.max(at.saturating_add(1)))
+    }
+}
+
 impl Token {
     pub fn new(era: &Era, ids: &Ids) -> Self {
         let word = era
             .history
-            .and_then(|history| Position { history, time: era.time, ids: ids.clone() }.encode())
+            .and_then(|history| Position { history, time: era.written_by(), ids: ids.clone() }.encode())
             .unwrap_or_else(|| NO_POSITION.to_owned());
         Self { word: word.into_boxed_str(), offset: ids.high.clamp(0, MAX_OFFSET) as u64 }
     }

@@ -294,8 +294,11 @@ impl Tail {
     fn date(&mut self, time: i64) {
         // What this life gives is told by its time from what another of its name gave before.
         let time = self.era.broken_at.map_or(time, |at| time.max(at + 1));
-        if self.era.time != time {
-            Arc::make_mut(&mut self.era).time = time;
+        let open_since = self.progress.gaps.lock().unresolved_since();
+        let open_for = open_since.map_or(0, |since| since.elapsed().as_secs().cast_signed());
+        if (self.era.time, self.era.open_for) != (time, open_for) {
+            let era = Arc::make_mut(&mut self.era);
+            (era.time, era.open_for) = (time, open_for);
         }
     }
 
@@ -321,8 +324,8 @@ impl Tail {
         let had_its_name = history.is_some() && history == self.era.history;
         let broken_at = had_its_name.then_some(time);
         self.era = Arc::new(Era { history, broken_at, ..Era::default() });
-        self.date(time);
         *self.progress.gaps.lock() = Gaps::new(reader.evidence(), start, Instant::now());
+        self.date(time);
         metrics().followed(&self.progress.gaps.lock());
         self.reader = Some(reader);
         Ok(Batch::NewHistory)

@@ -66,7 +66,7 @@ impl Log {
         // It has all but these, and gets one after the other.
         let ids: Vec<i64> = all.iter().map(|replayed| replayed.mark.0).collect();
         let mut has = cut.released.lacking(&ids);
-        let time = all.iter().map(|replayed| replayed.created).min().unwrap_or(cut.era.time);
+        let time = all.iter().map(|replayed| replayed.created).min().unwrap_or(cut.era.written_by());
         let before = cut.token_of(time, &has);
         for replayed in &mut all {
             has = has.with(replayed.mark.0);

@@ -369,7 +369,7 @@ async fn large_payloads_come_in_small_pages(table: Table) {
     let cut = server.cut().await;
     let latest = server.bus.log.latest(&stream("a"), &cut, 1000).await.unwrap();
     assert_eq!(latest.len(), 42, "of 100,000 bytes until they are 4 MiB");
-    assert!(payloads(&latest).last() == large.last().map(String::as_str).as_ref());
+    assert!(payloads(&latest)[41] == large[11]);
 }
 
 async fn the_latest_of_many_streams_are_read_together(table: Table) {

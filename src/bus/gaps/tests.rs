@@ -144,6 +144,23 @@ fn many_gaps_are_asked_for_only_when_one_of_their_transactions_has_ended() {
 }
 
 #[test]
+fn of_gaps_that_wait_for_one_transaction_the_oldest_is_known() {
+    let mut table = table(Evidence::Locks);
+    table.running = vec![7];
+    assert_eq!(table.gaps.unresolved_since(), None);
+    table.commit([1, 3]).look();
+    let oldest = table.now;
+    for id in [5, 7, 9] {
+        table.after(MIN_AGE).commit([id]).look();
+        assert_eq!(table.gaps.unresolved_since(), Some(oldest));
+    }
+    table.running.clear();
+    table.look();
+    table.look();
+    assert_eq!(table.gaps.unresolved_since(), None, "nothing will come any more");
+}
+
+#[test]
 fn a_look_that_asked_too_little_is_not_complete_though_it_found_nothing() {
     let mut table = table(Evidence::Locks);
     table.running = vec![7];

@@ -366,9 +366,10 @@ fn of_a_state_the_latest_answers_a_command_for_history_since_when() {
     let server = with_rules().start();
     let mut socket = server.connect_extended();
     socket.subscribe(&state(1));
-    publish_numbers(&server, "state:1", 1..=3);
-    // While it is looked up what a newcomer is to be given, the latest takes the others' place.
-    while socket.json()["message"] != 3 {}
+    for number in 1..=3 {
+        publish_numbers(&server, "state:1", [number]);
+        expect(&mut socket, &state(1), [number]);
+    }
     history_command(&mut socket, &state(1), &json!({ "since": now() - 30 }));
     expect(&mut socket, &state(1), [3]);
     confirmed(&mut socket, &state(1));
