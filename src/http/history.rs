@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use serde::Serialize;
@@ -105,18 +105,19 @@ async fn answer(
                 read(app, &parts, reader).await
             };
             match answer.await {
-                Ok(body) => {
-                    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
-                }
+                Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
                 Err(problem) => problem.into_response(),
             }
         }
         _ => Problem::new(StatusCode::METHOD_NOT_ALLOWED, "ask with GET").allow("GET").into_response(),
     };
-    match allowed {
+    let mut response = match allowed {
         Some(allowed) => allowed.mark(response),
         None => response,
-    }
+    };
+    // Also of a refusal, which may be another a moment later.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn reader<'a>(app: &'a App, parts: &Parts, asker: Asker) -> Result<Reader<'a>, Problem> {
