@@ -68,9 +68,18 @@ impl Established {
 
 impl Deliveries {
     /// Of what was due in this time.
-    pub fn between(&self, (begin, end): (i64, i64)) -> Times {
-        let within = self.0.iter().filter(|delivery| (begin..end).contains(&delivery.due));
-        Times::new(within.map(|delivery| delivery.took).collect())
+    pub fn between(&self, time: (i64, i64)) -> Times {
+        Times::new(self.within(time).map(|delivery| delivery.took).collect())
+    }
+
+    /// How long after its beginning the slowest of them was due, in nanoseconds.
+    pub fn slowest_at(&self, time: (i64, i64)) -> i64 {
+        let slowest = self.within(time).max_by_key(|delivery| delivery.took);
+        slowest.expect("something was due").due - time.0
+    }
+
+    fn within(&self, (begin, end): (i64, i64)) -> impl Iterator<Item = &Delivery> {
+        self.0.iter().filter(move |delivery| (begin..end).contains(&delivery.due))
     }
 }
 
