@@ -11,12 +11,23 @@ struct Asked<Cut> {
     /// then, and nothing else.
     at: Box<dyn FnOnce(&Cut) + Send>,
     answer: oneshot::Sender<Cut>,
+    when: When,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// After a look that was begun after it was asked for.
+    Looked,
+    /// Between any two batches.
+    Next,
 }
 
 /// The tail's side.
 pub struct Barriers<Cut> {
     asked: mpsc::UnboundedSender<Asked<Cut>>,
     waiting: mpsc::UnboundedReceiver<Asked<Cut>>,
+    /// For a look that has not begun.
+    before_next_look: Vec<Asked<Cut>>,
     /// Asked for before the look that is under way began.
     before_look: Vec<Asked<Cut>>,
     /// A complete look has been begun since. What it found may not have been handed on.
@@ -33,7 +44,14 @@ pub struct BarrierHandle<Cut> {
 impl<Cut: Clone> Barriers<Cut> {
     pub fn new(wake: Arc<Notify>) -> Self {
         let (asked, waiting) = mpsc::unbounded_channel();
-        Self { asked, waiting, before_look: Vec::new(), looked: Vec::new(), wake }
+        Self {
+            asked,
+            waiting,
+            before_next_look: Vec::new(),
+            before_look: Vec::new(),
+            looked: Vec::new(),
+            wake,
+        }
     }
 
     pub fn handle(&self) -> BarrierHandle<Cut> {
@@ -42,9 +60,8 @@ impl<Cut: Clone> Barriers<Cut> {
 
     /// A look at the table begins.
     pub fn begin_look(&mut self) {
-        while let Ok(asked) = self.waiting.try_recv() {
-            self.before_look.push(asked);
-        }
+        self.take_in();
+        self.before_look.append(&mut self.before_next_look);
         self.before_look.retain(|asked| !asked.answer.is_closed());
     }
 
@@ -55,14 +72,26 @@ impl<Cut: Clone> Barriers<Cut> {
 
     /// All that was found has been handed on.
     pub fn pass(&mut self, cut: impl FnOnce() -> Cut) {
+        self.take_in();
         if self.looked.is_empty() {
             return;
         }
         let cut = cut();
-        for Asked { at, answer } in self.looked.drain(..) {
+        for Asked { at, answer, .. } in self.looked.drain(..) {
             if !answer.is_closed() {
                 at(&cut);
                 let _ = answer.send(cut.clone());
+            }
+        }
+    }
+}
+
+impl<Cut> Barriers<Cut> {
+    fn take_in(&mut self) {
+        while let Ok(asked) = self.waiting.try_recv() {
+            match asked.when {
+                When::Looked => self.before_next_look.push(asked),
+                When::Next => self.looked.push(asked),
             }
         }
     }
@@ -73,8 +102,17 @@ impl<Cut: Clone + Send + 'static> BarrierHandle<Cut> {
     /// who follows the source. `at` is called in that moment, before anything newer is handed on. None: the
     /// source has ended. Where this is dropped before that moment `at` is dropped too, at the next look at the latest.
     pub async fn wait(&self, at: impl FnOnce(&Cut) + Send + 'static) -> Option<Cut> {
+        self.ask(at, When::Looked).await
+    }
+
+    /// The same without the wait for what was committed: the next moment between two batches.
+    pub async fn next(&self, at: impl FnOnce(&Cut) + Send + 'static) -> Option<Cut> {
+        self.ask(at, When::Next).await
+    }
+
+    async fn ask(&self, at: impl FnOnce(&Cut) + Send + 'static, when: When) -> Option<Cut> {
         let (answer, answered) = oneshot::channel();
-        self.asked.send(Asked { at: Box::new(at), answer }).ok()?;
+        self.asked.send(Asked { at: Box::new(at), answer, when }).ok()?;
         self.wake.notify_one();
         answered.await.ok()
     }
@@ -95,12 +133,12 @@ mod tests {
     use super::*;
 
     /// What the asker has heard after each step.
-    fn heard(steps: &[fn(&mut Barriers<u8>)]) -> Vec<bool> {
+    fn heard(when: When, steps: &[fn(&mut Barriers<u8>)]) -> Vec<bool> {
         let mut barriers = Barriers::new(Arc::default());
         let (sender, mut answered) = oneshot::channel();
         // A look is under way when it is asked for.
         barriers.begin_look();
-        let asked = Asked { at: Box::new(|_: &u8| ()), answer: sender };
+        let asked = Asked { at: Box::new(|_: &u8| ()), answer: sender, when };
         assert!(barriers.asked.send(asked).is_ok());
         steps
             .iter()
@@ -122,14 +160,26 @@ mod tests {
             },
             |barriers| barriers.pass(|| 7),
         ];
-        assert_eq!(heard(&steps), [false, false, false, true]);
+        assert_eq!(heard(When::Looked, &steps), [false, false, false, true]);
+    }
+
+    #[test]
+    fn the_next_moment_between_two_batches_needs_no_look() {
+        let steps: [fn(&mut Barriers<u8>); 1] = [|barriers| barriers.pass(|| 7)];
+        assert_eq!(heard(When::Next, &steps), [true]);
+        let steps: [fn(&mut Barriers<u8>); 2] = [Barriers::begin_look, |barriers| barriers.pass(|| 7)];
+        assert_eq!(heard(When::Next, &steps), [false, true]);
+        // Who waits for a look isn't let through with it.
+        let steps: [fn(&mut Barriers<u8>); 3] =
+            [|barriers| barriers.pass(|| 7), Barriers::end_look, |barriers| barriers.pass(|| 7)];
+        assert_eq!(heard(When::Looked, &steps), [false, false, false]);
     }
 
     #[test]
     fn a_look_that_was_not_complete_does_not_count() {
         let steps: [fn(&mut Barriers<u8>); 3] =
             [Barriers::end_look, Barriers::begin_look, |barriers| barriers.pass(|| 7)];
-        assert_eq!(heard(&steps), [false, false, false]);
+        assert_eq!(heard(When::Looked, &steps), [false, false, false]);
     }
 
     /// A client's socket, say.

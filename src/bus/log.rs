@@ -173,6 +173,12 @@ impl Log {
         self.0.barriers.wait(at).await.ok_or(Rejection::ShuttingDown)
     }
 
+    /// The next moment between two batches, without the wait for what was committed: for who needs what is read to
+    /// join what is published, and no more. It doesn't wait for a database that is away.
+    pub async fn next_cut(&self, at: impl FnOnce(&Cut) + Send + 'static) -> Result<Cut, Rejection> {
+        self.0.barriers.next(at).await.ok_or(Rejection::ShuttingDown)
+    }
+
     /// What these streams have up to the cut that a client hasn't which goes on from there. Where nothing can have
     /// been missed the database isn't asked.
     pub async fn missed(

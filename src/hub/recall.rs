@@ -83,7 +83,7 @@ pub async fn recall(hub: Arc<Hub>, log: Log) {
         let mut pause = FIRST_PAUSE;
         let mut attempts = 1;
         loop {
-            match read(&hub, &log, &recalls).await {
+            match read(&hub, &log, &recalls, attempts == 1).await {
                 Ok(()) => break,
                 Err(Rejection::ShuttingDown) => return,
                 Err(reason) if attempts == ATTEMPTS => {
@@ -100,13 +100,14 @@ pub async fn recall(hub: Arc<Hub>, log: Log) {
     }
 }
 
-async fn read(hub: &Arc<Hub>, log: &Log, recalls: &[Recall]) -> Result<(), Rejection> {
+/// `at_once`: not after a look, which waits for a database that is away.
+async fn read(hub: &Arc<Hub>, log: &Log, recalls: &[Recall], at_once: bool) -> Result<(), Rejection> {
     let begins = {
         let (hub, recalls) = (hub.clone(), recalls.to_vec());
         // In the moment that the cut is of: what is published from then on is not read, and is kept instead.
         move |_: &_| recalls.iter().for_each(|recall| hub.begin(recall))
     };
-    let cut = log.cut(begins).await?;
+    let cut = if at_once { log.next_cut(begins).await? } else { log.cut(begins).await? };
     let streams: Vec<(Stream, usize)> =
         recalls.iter().map(|recall| (recall.stream.clone(), recall.past.count())).collect();
     let read = log.latest_of(&streams, &cut).await?;
