@@ -22,7 +22,7 @@ static CUT: LazyLock<Cut> = LazyLock::new(|| {
     let before = vec![(BEFORE, Arc::new(before))];
     Cut::new(
         Ids { high: HIGH, gaps },
-        Arc::new(Era { history: Some(HISTORY), before, time: NOW, broken_at: None }),
+        Arc::new(Era { history: Some(HISTORY), before, time: NOW, ..Era::default() }),
     )
 });
 
