@@ -101,6 +101,11 @@ impl Resumed {
 }
 
 impl Rejection {
+    /// Whether it says nothing of the position: later the same one may do.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Away(_) | Self::ShuttingDown)
+    }
+
     /// For metrics, and for clients.
     pub fn name(&self) -> &'static str {
         match self {

@@ -15,15 +15,16 @@ use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
 use parking_lot::Mutex;
-use tablecast_protocol::{At, Frame, MessageHead};
+use tablecast_protocol::{Frame, MessageHead};
 use tokio::io::{DuplexStream, ReadBuf};
 
-use super::Context;
 use super::live::Live;
+use super::{Context, past};
 use crate::bus::{Cut, Rejection, Replayed};
 use crate::channels::Target;
 use crate::hub::{
     Closing, Dialect, Encoding, Format, Hub, Manner, Of, Outbox, Subscriber, Subscription, SubscriptionId,
+    at_of,
 };
 use crate::identity::Who;
 use crate::stream::Stream;
@@ -134,7 +135,7 @@ impl EventStream {
             None => None,
             Some(word) => match self.give_missed(word, &cut).await {
                 Ok(()) => None,
-                Err(away @ (Rejection::Away(_) | Rejection::ShuttingDown)) => return Err(away),
+                Err(rejection) if rejection.passes() => return Err(rejection),
                 Err(rejection) => Some(rejection),
             },
         };
@@ -174,13 +175,8 @@ impl EventStream {
     }
 
     async fn give_latest(&self, cut: &Cut, rejection: Option<Rejection>) -> Result<(), Rejection> {
-        let count = |target: &Target| if target.is_state { 1 } else { target.replay };
-        let streams: Vec<(Stream, usize)> = self
-            .targets
-            .iter()
-            .map(|target| (target.stream.clone(), count(target)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
+        let asked = |target: &Target| Some((target.stream.clone(), past(target)?.count()));
+        let streams: Vec<(Stream, usize)> = self.targets.iter().filter_map(asked).collect();
         let (before, latest) = self.context.history.log.latest_together(&streams, cut).await?;
         if let Some(rejection) = rejection {
             let data = format!(r#"{{"reason":"{}"}}"#, rejection.name());
@@ -194,8 +190,7 @@ impl EventStream {
     async fn give(&self, messages: &[Replayed]) {
         for Replayed { payload, token, .. } in messages {
             poll_fn(|cx| self.outbox.poll_room(cx)).await;
-            let at = Some(At { epoch: &token.word, offset: token.offset });
-            let frame = Frame::messages_at(&MessageHead::EventStream, [(&**payload, at)]);
+            let frame = Frame::messages_at(&MessageHead::EventStream, [(&**payload, Some(at_of(token)))]);
             self.outbox.push(frame, Of::Connection);
         }
     }
@@ -213,7 +208,7 @@ impl Drop for EventStream {
 fn subscribe(hub: &Hub, targets: &[Target], outbox: &Arc<Outbox>) -> Vec<Subscription> {
     let subscribe = |(number, target): (u32, &Target)| {
         let id = SubscriptionId(number);
-        let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
+        let of = Of::messages(id, target.is_state);
         // Its messages don't say what they belong to, and are the same for all who take a stream alike.
         let identifier = Arc::from(if target.is_state { "state" } else { "events" });
         let subscriber = Subscriber { identifier: &identifier, of, dialect: DIALECT, outbox };

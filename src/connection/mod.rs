@@ -32,8 +32,8 @@ pub use events::EventStream;
 pub use live::Connections;
 pub use replay::History;
 
-use crate::channels::Channels;
-use crate::hub::{Closing, Encoding, Hub, Manner, Outbox, Socket};
+use crate::channels::{Channels, Target};
+use crate::hub::{Closing, Encoding, Hub, Manner, Outbox, Past, Socket};
 use crate::identity::{Unidentified, Who};
 use crate::telemetry::metrics;
 use reader::{End, Incoming, Reader};
@@ -178,6 +178,15 @@ pub async fn serve(
         Ok(())
     })
     .await;
+}
+
+/// What a newcomer is given.
+fn past(target: &Target) -> Option<Past> {
+    match target {
+        Target { is_state: true, .. } => Some(Past::Latest),
+        Target { replay: 0, .. } => None,
+        Target { replay, .. } => Some(Past::Last(*replay)),
+    }
 }
 
 /// To commands that the client sent before it could know that this is the end.

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context as Task, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tablecast_protocol::{At, Frame};
+use tablecast_protocol::Frame;
 
 use super::Context;
 use crate::bus::{Cut, Log, Most, Rejection, Replay, Replayed, Resumed};
-use crate::hub::{Answer, Dialect, Gift, Of, Outbox, Past, SubscriptionId};
+use crate::hub::{Answer, Dialect, Gift, Of, Outbox, Past, SubscriptionId, at_of};
 use crate::stream::Stream;
 use crate::telemetry::metrics;
 
@@ -141,7 +141,7 @@ async fn run(context: Arc<Context>, outbox: Arc<Outbox>, request: Request) -> Ou
     metrics().not_resumed(rejection.name());
     tracing::debug!(%rejection, "a client can't go on from where it was");
     match request.past {
-        _ if matches!(rejection, Rejection::Away(_) | Rejection::ShuttingDown) => Outcome::Unavailable,
+        _ if rejection.passes() => Outcome::Unavailable,
         Some(past) => Outcome::Give(Gift { past, unless: None, answer: Some(Answer::Reject) }),
         None => Outcome::Refused,
     }
@@ -218,9 +218,7 @@ async fn give(
             };
             let (chunk, later) = rest.split_at(rest.iter().take_while(fits).count());
             rest = later;
-            let messages = chunk.iter().map(|message| {
-                (&*message.payload, Some(At { epoch: &message.token.word, offset: message.token.offset }))
-            });
+            let messages = chunk.iter().map(|message| (&*message.payload, Some(at_of(&message.token))));
             poll_fn(|cx| outbox.poll_room(cx)).await;
             outbox.push(context.hub.encode(request.dialect, &head, messages), request.of);
         }

@@ -7,7 +7,7 @@ use tablecast_protocol::{Command, DisconnectReason, Frame, History, Identifier, 
 use tokio::time::Instant;
 
 use super::replay::{From, Outcome, Replays, Request};
-use super::{Agreed, Context};
+use super::{Agreed, Context, past};
 use crate::channels::{Refusal, Target};
 use crate::hub::{
     Answer, Closing, Dialect, Format, Gift, Of, Outbox, Past, Subscriber, Subscription, SubscriptionId,
@@ -139,7 +139,7 @@ impl Session {
         };
         self.last_id = self.last_id.wrapping_add(1);
         let id = SubscriptionId(self.last_id);
-        let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
+        let of = Of::messages(id, target.is_state);
         let raw: Arc<str> = raw.into();
         let history = history.filter(|_| self.dialect.format == Format::Extended);
         let (gift, from) = match wanted(history, &raw, past(&target)) {
@@ -172,10 +172,9 @@ impl Session {
     }
 
     fn request(&self, id: SubscriptionId, raw: &Arc<str>, target: &Target, from: From) -> Request {
-        let of = if target.is_state { Of::State(id) } else { Of::Events(id) };
         Request {
             id,
-            of,
+            of: Of::messages(id, target.is_state),
             identifier: raw.clone(),
             dialect: self.dialect,
             stream: target.stream.clone(),
@@ -268,15 +267,6 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// What a newcomer is given.
-fn past(target: &Target) -> Option<Past> {
-    match target {
-        Target { is_state: true, .. } => Some(Past::Latest),
-        Target { replay: 0, .. } => None,
-        Target { replay, .. } => Some(Past::Last(*replay)),
     }
 }
 

@@ -70,10 +70,7 @@ async fn respond(app: &Arc<App>, socket: Arc<Accepted>, request: &Parts) -> Resu
     let who = match app.identification.identify(query, headers).await {
         Ok(who) => who,
         Err(Unidentified::Unavailable) => return Ok(come_back()),
-        Err(unidentified) => {
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, unidentified.to_string());
-            return Err(problem.authenticate("Bearer"));
-        }
+        Err(unidentified) => return Err(unidentified.into()),
     };
     let targets = subjects.resolve(app, who.as_deref())?;
     let Some((stream, body)) = EventStream::enter(&app.context, &who, targets, last_event_id) else {

@@ -21,7 +21,7 @@ use super::problem::Problem;
 use super::write::authorize;
 use super::{App, cable, cors};
 use crate::bus::{Cut, Most, Rejection, Replayed};
-use crate::identity::{Unidentified, Who, jwt};
+use crate::identity::{Who, jwt};
 use crate::telemetry::metrics;
 
 /// A stream's past, a page of it.
@@ -129,12 +129,7 @@ async fn reader<'a>(app: &'a App, parts: &Parts, asker: Asker) -> Result<Reader<
     let _place = app.clients.shake_hands(socket.peer, &parts.headers).map_err(cable::too_many)?;
     match app.identification.identify(parts.uri.query(), &parts.headers).await {
         Ok(who) => Ok(Reader::Page(who)),
-        Err(unidentified @ Unidentified::Unavailable) => {
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, unidentified.to_string()).retry_after(1))
-        }
-        Err(unidentified) => {
-            Err(Problem::new(StatusCode::UNAUTHORIZED, unidentified.to_string()).authenticate("Bearer"))
-        }
+        Err(unidentified) => Err(unidentified.into()),
     }
 }
 
@@ -225,7 +220,7 @@ async fn cut(app: &App) -> Result<Cut, Problem> {
 fn refuse(rejection: Rejection) -> Problem {
     let detail = rejection.to_string();
     match rejection {
-        Rejection::Away(_) | Rejection::ShuttingDown => {
+        rejection if rejection.passes() => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
         }
         Rejection::Malformed => bad(format!("from: {detail}")),

@@ -3,6 +3,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::identity::Unidentified;
+
 /// An error's answer: `application/problem+json` (RFC 9457).
 #[derive(Debug)]
 pub struct Problem {
@@ -42,6 +44,18 @@ impl Problem {
     fn header(mut self, name: &'static str, value: String) -> Self {
         self.header = Some((name, value));
         self
+    }
+}
+
+impl From<Unidentified> for Problem {
+    fn from(unidentified: Unidentified) -> Self {
+        let detail = unidentified.to_string();
+        match unidentified {
+            Unidentified::Unavailable => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1),
+            Unidentified::Missing | Unidentified::Expired => {
+                Self::new(StatusCode::UNAUTHORIZED, detail).authenticate("Bearer")
+            }
+        }
     }
 }
 

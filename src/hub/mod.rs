@@ -442,7 +442,8 @@ impl Answer {
     }
 }
 
-fn at_of(token: &Token) -> At<'_> {
+/// Where a message stands, as the wire has it.
+pub fn at_of(token: &Token) -> At<'_> {
     At { epoch: &token.word, offset: token.offset }
 }
 

@@ -81,6 +81,10 @@ pub enum Of {
 }
 
 impl Of {
+    pub fn messages(id: SubscriptionId, is_state: bool) -> Self {
+        if is_state { Self::State(id) } else { Self::Events(id) }
+    }
+
     pub fn subscription(self) -> Option<SubscriptionId> {
         match self {
             Self::Events(id) | Self::State(id) => Some(id),
