@@ -1,5 +1,7 @@
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -94,6 +96,8 @@ impl Builder {
             command = Command::new("sh");
             command.args(["-c", &script, "sh"]).arg(binary);
         }
+        // A file and not a pipe: what a server has logged can be read without a delay.
+        let log = tempfile::tempfile().unwrap();
         let mut child = command
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{}", self.ports[0])])
@@ -101,7 +105,7 @@ impl Builder {
             .args(&self.arguments)
             .current_dir(self.folder.path())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log.try_clone().unwrap())
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -109,10 +113,8 @@ impl Builder {
         for _ in 0..3 {
             let mut line = String::new();
             if stdout.read_line(&mut line).unwrap() == 0 {
-                let mut error = String::new();
-                child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
                 let _ = child.wait();
-                return Err(error);
+                return Err(whole(&log));
             }
             said.push(line.trim_end().to_owned());
         }
@@ -122,7 +124,7 @@ impl Builder {
             public: addresses.next().unwrap(),
             internal: addresses.next().unwrap(),
             said,
-            log: collect(child.stderr.take().unwrap()),
+            log,
             child,
             folder: self.folder,
             arguments: self.arguments,
@@ -136,7 +138,7 @@ pub struct Server {
     pub internal: SocketAddr,
     /// Its first three lines.
     pub said: Vec<String>,
-    log: Arc<parking_lot::Mutex<String>>,
+    log: File,
     child: Child,
     folder: Arc<TempDir>,
     arguments: Vec<String>,
@@ -256,7 +258,7 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().clone()
+        whole(&self.log)
     }
 
     /// How many clients that came back were given what they missed, or why not.
@@ -340,14 +342,9 @@ impl Drop for Server {
     }
 }
 
-fn collect(mut stderr: impl Read + Send + 'static) -> Arc<parking_lot::Mutex<String>> {
-    let log = Arc::new(parking_lot::Mutex::new(String::new()));
-    let writer = log.clone();
-    std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = stderr.read(&mut bytes) {
-            writer.lock().push_str(&String::from_utf8_lossy(&bytes[..count]));
-        }
-    });
-    log
+/// All that was written to it. Not read through a cursor, which the child's writes share.
+fn whole(file: &File) -> String {
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
