@@ -26,13 +26,16 @@ pub enum Command<'a> {
 }
 
 /// What a client has, as AnyCable's tells it:
-/// `{"since":1795500268,"streams":{"<stream_id>":{"epoch":"…","offset":7}}}`.
+/// `{"since":1795500268,"streams":{"<stream_id>":{"epoch":"…","offset":7}}}`. `{"streams":{}}` is that it is new,
+/// and wants to hear when it has been given what a newcomer is given.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History<'a> {
     /// Seconds since 1970 by the client's clock. None: it has no such member, or it is no whole number.
     pub since: Option<i64>,
     /// By what messages called their stream, the epoch that came with the last one. None: it is no text.
     pub epochs: HashMap<Cow<'a, str>, Option<Cow<'a, str>>>,
+    /// It says that it has nothing, and not what can't be read.
+    pub is_new: bool,
 }
 
 /// Why a client's text is no command. It is counted and ignored, as Rails does:
@@ -108,13 +111,15 @@ impl<'a> History<'a> {
         }
 
         let Wire { since, streams } = read(raw).unwrap_or_default();
-        let streams: HashMap<Cow<'a, str>, &'a RawValue> = streams.and_then(read).unwrap_or_default();
+        let streams: Option<HashMap<Cow<'a, str>, &'a RawValue>> = streams.and_then(read);
+        let is_new = since.is_none() && streams.as_ref().is_some_and(HashMap::is_empty);
         let epoch = |position: &'a RawValue| -> Option<Cow<'a, str>> {
             let epoch = read::<Position<'a>>(position)?.epoch?;
             read::<&str>(epoch).map(Cow::Borrowed).or_else(|| read::<String>(epoch).map(Cow::Owned))
         };
-        let epochs = streams.into_iter().map(|(stream, position)| (stream, epoch(position))).collect();
-        Self { since: since.and_then(read), epochs }
+        let epochs =
+            streams.into_iter().flatten().map(|(stream, position)| (stream, epoch(position))).collect();
+        Self { since: since.and_then(read), epochs, is_new }
     }
 }
 
@@ -135,29 +140,29 @@ mod tests {
     fn a_client_of_the_extended_protocol_says_what_it_has() {
         let history = |history: &str| {
             let text = format!(r#"{{"identifier":"{{}}","command":"history","history":{history}}}"#);
-            match Command::parse(&text).unwrap() {
-                Command::History { history, .. } => (
-                    history.since,
-                    history.epochs.into_iter().map(|(k, v)| (k.into_owned(), v.map(Cow::into_owned))).next(),
-                ),
-                other => panic!("{other:?}"),
-            }
+            let Command::History { history, .. } = Command::parse(&text).unwrap() else { panic!("{text}") };
+            let mut epochs = history
+                .epochs
+                .iter()
+                .map(|(stream, epoch)| (stream.clone().into_owned(), epoch.clone().map(Cow::into_owned)));
+            (history.since, epochs.next(), history.is_new)
         };
         let given = |stream: &str, epoch: Option<&str>| Some((stream.to_owned(), epoch.map(str::to_owned)));
 
-        assert_eq!(history(r#"{"since":1795500268,"streams":{}}"#), (Some(1_795_500_268), None));
+        assert_eq!(history(r#"{"since":1795500268,"streams":{}}"#), (Some(1_795_500_268), None, false));
         assert_eq!(
             history(r#"{"since":7,"streams":{"a\n":{"epoch":"e\"","offset":50}}}"#),
-            (Some(7), given("a\n", Some("e\"")))
+            (Some(7), given("a\n", Some("e\"")), false)
         );
         // Half a position, and what is none.
-        assert_eq!(history(r#"{"streams":{"a":{"offset":50}}}"#), (None, given("a", None)));
-        assert_eq!(history(r#"{"streams":{"a":{"epoch":7}}}"#), (None, given("a", None)));
-        assert_eq!(history(r#"{"streams":{"a":9}}"#), (None, given("a", None)));
-        for nothing in ["7", "null", "[]", r#"{"since":"x","streams":[]}"#, r#"{"since":1.5,"streams":null}"#]
-        {
-            assert_eq!(history(nothing), (None, None), "{nothing}");
+        assert_eq!(history(r#"{"streams":{"a":{"offset":50}}}"#), (None, given("a", None), false));
+        assert_eq!(history(r#"{"streams":{"a":{"epoch":7}}}"#), (None, given("a", None), false));
+        assert_eq!(history(r#"{"streams":{"a":9}}"#), (None, given("a", None), false));
+        for nothing in ["7", "null", "[]", "{}", r#"{"since":"x","streams":{}}"#, r#"{"streams":null}"#] {
+            assert_eq!(history(nothing), (None, None, false), "{nothing}");
         }
+        assert_eq!(history(r#"{"streams":{}}"#), (None, None, true));
+        assert_eq!(history(r#"{"since":null,"streams":{}}"#), (None, None, true));
     }
 
     #[test]

@@ -38,6 +38,8 @@ struct Active {
 /// What a subscriber is to be given of the past.
 enum Wanted {
     Nothing,
+    /// The same, and it wants to hear so.
+    Answer,
     /// What the hub remembers, or reads for all who come.
     Gift(Gift),
     /// What this one has missed.
@@ -142,19 +144,24 @@ impl Session {
         let of = Of::messages(id, target.is_state);
         let raw: Arc<str> = raw.into();
         let history = history.filter(|_| self.dialect.format == Format::Extended);
-        let (gift, from) = match wanted(history, &raw, past(&target)) {
-            Wanted::Nothing => (None, None),
-            Wanted::Gift(gift) => (Some(gift), None),
-            Wanted::Replay(from) => {
-                self.outbox.hold();
-                (None, Some(from))
-            }
+        let wanted = wanted(history, &raw, past(&target));
+        if let Wanted::Answer | Wanted::Replay(_) = wanted {
+            self.outbox.hold();
+        }
+        let (gift, wanted) = match wanted {
+            Wanted::Gift(gift) => (Some(gift), Wanted::Nothing),
+            wanted => (None, wanted),
         };
         let subscriber = Subscriber { identifier: &raw, of, dialect: self.dialect, outbox: &self.outbox };
         let confirm = Some(Frame::confirm_subscription(&raw));
         let subscription = self.context.hub.subscribe(&target.stream, subscriber, confirm, gift);
-        if let Some(from) = from {
-            self.replays.push(self.request(id, &raw, &target, from));
+        match wanted {
+            Wanted::Nothing | Wanted::Gift(_) => {}
+            Wanted::Answer => {
+                self.outbox.push(Frame::confirm_history(&raw), Of::Connection);
+                self.outbox.release();
+            }
+            Wanted::Replay(from) => self.replays.push(self.request(id, &raw, &target, from)),
         }
         self.subscriptions.insert(raw, Active { id, target, subscription });
         metrics().subscribes_confirmed.increment(1);
@@ -194,7 +201,7 @@ impl Session {
         };
         let from = match wanted(Some(history), raw, None) {
             Wanted::Replay(from) => from,
-            Wanted::Nothing | Wanted::Gift(_) => From::Unreadable,
+            Wanted::Nothing | Wanted::Answer | Wanted::Gift(_) => From::Unreadable,
         };
         if self.replays.awaits(active.id) {
             // It is being answered.
@@ -283,6 +290,8 @@ fn wanted(history: Option<&History<'_>>, raw: &str, past: Option<Past>) -> Wante
         (_, since) => match (past, since) {
             (Some(Past::Latest), _) => gift(Past::Latest, Some(Answer::Confirm)),
             (_, Some(since)) => Wanted::Replay(From::Since(since)),
+            (Some(past), None) if history.is_new => gift(past, Some(Answer::Confirm)),
+            (None, None) if history.is_new => Wanted::Answer,
             (_, None) => Wanted::Replay(From::Unreadable),
         },
     }

@@ -176,6 +176,52 @@ fn a_watch_of_two_streams_can_be_stopped_anywhere() {
     assert_eq!(all, values(1..8));
 }
 
+const LOG: &str = r#"
+[[channel]]
+name = "LogChannel"
+stream = "log:{id}"
+allow = "public"
+replay = 3
+"#;
+
+/// What the other one is due may have been published before, and be held until then.
+#[test]
+fn what_is_given_of_one_stream_says_nothing_of_another() {
+    let database = crate::postgres::migrated();
+    let server = crate::postgres::serve(&database).config(LOG).arg("--replay-connections=1").start();
+    let insert = |stream: &str, n: i32| {
+        database.sql(&format!("INSERT INTO tablecast_publish (stream, data) VALUES ('{stream}', '{n}')"));
+    };
+    let log = |id: u32| json!({ "channel": "LogChannel", "id": id }).to_string();
+    let mut others = server.connect();
+    others.subscribe(&pubsub("live"));
+    insert("log:1", 1);
+    others.subscribe(&log(1));
+    assert_eq!(others.message(&log(1)), "1");
+    // Of the log nothing can be read for now, and somebody else's is read first.
+    let reader = database.sql(
+        "SELECT pid FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE '-- The last rows of some channels%'",
+    );
+    support::signal("STOP", &reader);
+    others.subscribe(&log(2));
+    assert_eq!(support::get(server.internal, "/position").status, 200);
+
+    let identifier = format!("--identifier={}", log(3));
+    let arguments = ["live", &identifier, "--positions"];
+    insert("log:3", 2);
+    let mut watch = Watch::start_alone(&server, &arguments, 5.0);
+    insert("live", 3);
+    assert_eq!(others.message(&pubsub("live")), "3");
+    support::signal("CONT", &reader);
+    let (got, position) = watch.take(1);
+    assert_eq!(got, values([2]));
+    drop(watch);
+
+    (4..=5).for_each(|n| insert("live", n));
+    assert_eq!(from(&server, &arguments[..2], &position, 2).0, values([3, 4]));
+}
+
 #[test]
 fn what_commits_while_the_server_is_down_comes_once_it_is_back() {
     let server = server().open().start();
@@ -336,7 +382,7 @@ fn another_servers_positions_are_given_back_to_it_and_to_nobody_else() {
 
     assert!(watched.status.success(), "{}", stderr(&watched));
     let sent: Vec<Value> = commands.iter().take(2).collect();
-    assert_eq!(sent[0]["history"], Value::Null);
+    assert_eq!(sent[0]["history"], json!({ "streams": {} }));
     assert_eq!(sent[1]["history"], json!({ "streams": { "chat:1": { "epoch": "e/1", "offset": 7 } } }));
     let refused = scripted_watch(&url, &["--positions"]);
     assert_eq!(refused.status.code(), Some(1));
@@ -355,6 +401,6 @@ fn a_server_that_keeps_no_history_is_watched_on() {
 
     assert!(watched.status.success(), "{}", stderr(&watched));
     let sent: Vec<Value> = commands.iter().take(3).collect();
-    assert!(sent[0].get("history").is_none() && sent[2]["history"]["since"].is_i64(), "{sent:?}");
+    assert!(sent[0]["history"].get("since").is_none() && sent[2]["history"]["since"].is_i64(), "{sent:?}");
     assert!(stderr(&watched).contains("may be missing"), "{}", stderr(&watched));
 }

@@ -290,8 +290,8 @@ impl Watch {
                 (Some("welcome"), _) => {
                     for (index, Subject { identifier, .. }) in self.subjects.iter().enumerate() {
                         let mut command = json!({ "command": "subscribe", "identifier": identifier });
-                        if is_extended && let Some(history) = self.places.history(index) {
-                            command["history"] = history;
+                        if is_extended {
+                            command["history"] = self.places.history(index);
                         }
                         if socket.send(Message::text(command.to_string())).await.is_err() {
                             return Ok(Ended::Lost("the connection broke".into()));

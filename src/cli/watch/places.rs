@@ -1,9 +1,10 @@
 //! Where a watch stands: what it says when it comes back, and what a script gives to the next one.
 //!
-//! A message's position is that of its own subscription. Of the others it says nothing while they are given what
-//! they missed, one after the other: so a watch's position is those of all its subscriptions, in their order. One
-//! that has had no message takes that of a message which another has once nothing is being replayed,
-//! since the server releases all streams in one order; before that it has only the clock.
+//! A message's position is that of its own subscription. Of the others it says nothing while any is given what
+//! it missed, or what a newcomer is given: what was published meanwhile is still held for them, and comes behind. So a
+//! watch's position is those of all its subscriptions, in their order. One that has had no message takes that of a
+//! message which another has once all have been given what they were to be, since the server releases all
+//! streams in one order; before that it has only the clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +14,6 @@ use tablecast_protocol::stream_id;
 /// Where each subscription stands.
 pub struct Places {
     all: Vec<Place>,
-    /// What came last on this connection, since nothing is being replayed.
-    latest: Option<Position>,
     /// The server's clock less ours, in seconds.
     ahead: i64,
 }
@@ -22,7 +21,7 @@ pub struct Places {
 struct Place {
     identifier: String,
     known: Known,
-    /// What the server has been asked to go on from, until it answers.
+    /// What the server has been asked to go on from, until it answers: then all that it gives of the past is here.
     asked: Option<Known>,
 }
 
@@ -61,7 +60,7 @@ const CLOCK: char = '@';
 impl Places {
     pub fn new(identifiers: impl IntoIterator<Item = String>) -> Self {
         let place = |identifier| Place { identifier, known: Known::Nothing, asked: None };
-        Self { all: identifiers.into_iter().map(place).collect(), latest: None, ahead: 0 }
+        Self { all: identifiers.into_iter().map(place).collect(), ahead: 0 }
     }
 
     /// All begin where another watch was, or where one message was.
@@ -99,33 +98,28 @@ impl Places {
 
     /// There is a new connection, on which nothing has been asked.
     pub fn reconnected(&mut self) {
-        self.latest = None;
         for place in &mut self.all {
             place.asked = None;
         }
     }
 
-    /// What the subscribe command says of the past; none if this one has had none.
-    pub fn history(&mut self, index: usize) -> Option<Value> {
+    /// What the subscribe command says of the past.
+    pub fn history(&mut self, index: usize) -> Value {
         let place = &mut self.all[index];
-        let history = match &place.known {
-            Known::Nothing => return None,
+        place.asked = Some(place.known.clone());
+        match &place.known {
+            Known::Nothing => json!({ "streams": {} }),
             Known::Since(since) => json!({ "since": since, "streams": {} }),
             Known::At(Position { stream_id, epoch, offset }) => {
                 json!({ "streams": { stream_id: { "epoch": epoch, "offset": offset } } })
             }
-        };
-        place.asked = Some(place.known.clone());
-        Some(history)
+        }
     }
 
     /// From here on it gets all.
     pub fn confirmed(&mut self, index: usize) {
         if self.all[index].known == Known::Nothing {
-            let since = Known::Since(self.now());
-            let place = &mut self.all[index];
-            // What came before the confirm has nothing that is due after it.
-            place.known = self.latest.as_ref().map_or(since, |latest| place.beside(latest));
+            self.all[index].known = Known::Since(self.now());
         }
     }
 
@@ -133,7 +127,7 @@ impl Places {
         self.all[index].asked = None;
     }
 
-    /// None: it hadn't asked.
+    /// None: it hadn't asked to go on from anything.
     pub fn history_refused(&mut self, index: usize) -> Option<Refused> {
         let since = Known::Since(self.now());
         let place = &mut self.all[index];
@@ -144,7 +138,8 @@ impl Places {
         }
         match asked {
             Known::At(Position { epoch, .. }) => Some(Refused::Position(epoch)),
-            Known::Since(_) | Known::Nothing => Some(Refused::Clock),
+            Known::Since(_) => Some(Refused::Clock),
+            Known::Nothing => None,
         }
     }
 
@@ -152,8 +147,8 @@ impl Places {
     pub fn received(&mut self, index: usize, position: Position) {
         let is_portable = self.all[index].is_its_own(&position);
         self.all[index].known = Known::At(position.clone());
-        let is_replaying = self.all.iter().any(|place| place.asked.is_some());
-        if is_replaying || !is_portable {
+        let is_given_more = self.all.iter().any(|place| place.asked.is_some());
+        if is_given_more || !is_portable {
             return;
         }
         for place in &mut self.all {
@@ -161,7 +156,6 @@ impl Places {
                 place.known = place.beside(&position);
             }
         }
-        self.latest = Some(position);
     }
 
     /// All that was due has come, but for what is still on its way: a heartbeat says so, with the server's time.
@@ -228,17 +222,46 @@ mod tests {
         places.word().unwrap()
     }
 
+    /// The subscribe commands of a new watch.
+    fn asked() -> Places {
+        let mut places = places();
+        for index in [0, 1] {
+            assert_eq!(places.history(index), json!({ "streams": {} }));
+        }
+        places
+    }
+
     #[test]
     fn one_that_has_had_nothing_stands_where_another_does() {
-        let mut places = places();
+        let mut places = asked();
         places.confirmed(0);
+        places.history_confirmed(0);
         places.received(0, position("a", "p1"));
         assert_eq!(word(&places), "p1,", "the other one is due nothing yet");
 
         places.confirmed(1);
-        assert_eq!(word(&places), "p1");
+        places.history_confirmed(1);
         places.received(0, position("a", "p2"));
-        assert_eq!(word(&places), "p2,p1");
+        assert_eq!(word(&places), "p2");
+        places.received(0, position("a", "p3"));
+        assert_eq!(word(&places), "p3,p2");
+    }
+
+    #[test]
+    fn what_a_newcomer_to_one_is_given_says_nothing_of_another() {
+        let mut places = asked();
+        places.heard(Some(1_000_000_000));
+        for index in [0, 1] {
+            places.confirmed(index);
+        }
+        places.history_confirmed(0);
+        places.received(1, position("b", "p1"));
+        places.heard(Some(1_000_000_100));
+        places.history_confirmed(1);
+        assert_eq!(word(&places), "@1000000040,p1");
+
+        places.received(1, position("b", "p2"));
+        assert_eq!(word(&places), "p2");
     }
 
     #[test]
@@ -246,9 +269,11 @@ mod tests {
         let mut places = places();
         places.begin_from("p1").unwrap();
         for index in [0, 1] {
-            let history = places.history(index).unwrap();
             let stream_id = stream_id(["a", "b"][index]);
-            assert_eq!(history, json!({ "streams": { stream_id: { "epoch": "p1", "offset": 0 } } }));
+            assert_eq!(
+                places.history(index),
+                json!({ "streams": { stream_id: { "epoch": "p1", "offset": 0 } } })
+            );
             places.confirmed(index);
         }
         places.received(0, position("a", "p2"));
@@ -262,15 +287,16 @@ mod tests {
 
     #[test]
     fn without_a_message_there_is_the_clock_until_one_comes() {
-        let mut places = places();
-        assert_eq!(places.history(0), None);
+        let mut places = asked();
         places.heard(Some(1_000_000_000));
-        places.confirmed(0);
-        places.confirmed(1);
+        for index in [0, 1] {
+            places.confirmed(index);
+            places.history_confirmed(index);
+        }
         places.heard(Some(1_000_000_030));
         assert_eq!(places.all[0].known, Known::Since(1_000_000_000), "not before it was there");
         places.heard(Some(1_000_000_100));
-        assert_eq!(places.history(0), Some(json!({ "since": 1_000_000_040, "streams": {} })));
+        assert_eq!(places.history(0), json!({ "since": 1_000_000_040, "streams": {} }));
         places.heard(Some(1_000_000_200));
         assert_eq!(word(&places), "@1000000040,@1000000140", "while it is asked for it stays");
 
@@ -298,6 +324,9 @@ mod tests {
         places.history(0);
         assert_eq!(places.history_refused(0), Some(Refused::Clock));
         assert_eq!(places.history_refused(0), None);
+        let mut new = asked();
+        new.confirmed(0);
+        assert_eq!(new.history_refused(0), None);
     }
 
     #[test]
@@ -309,10 +338,7 @@ mod tests {
         places.received(0, theirs);
 
         assert_eq!(places.word(), None);
-        assert_eq!(
-            places.history(0),
-            Some(json!({ "streams": { "chat:1": { "epoch": "e,", "offset": "9" } } }))
-        );
+        assert_eq!(places.history(0), json!({ "streams": { "chat:1": { "epoch": "e,", "offset": "9" } } }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{expect, listen, listening, migrate, publish, row, serve};
-use crate::support::{Database, Socket, Transaction, postgres, pubsub, until};
+use crate::support::{Database, Socket, Transaction, postgres, pubsub, signal, until};
 
 /// Longer than a gap lives of which nobody knows whose it is.
 const OLD: Duration = Duration::from_secs(7);
@@ -199,11 +199,6 @@ fn a_writer_that_is_stopped_between_its_id_and_its_row_is_waited_for() {
     signal("CONT", &writer);
     expect(&mut socket, &["\"stalled\""]);
     writing.join().unwrap();
-}
-
-fn signal(signal: &str, process: &str) {
-    let status = std::process::Command::new("kill").args([&format!("-{signal}"), process]).status();
-    assert!(status.unwrap().success());
 }
 
 /// Who draws first and inserts later, as some ORMs do, has no lock at first.

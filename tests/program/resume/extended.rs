@@ -113,6 +113,29 @@ fn without_a_word_of_history_it_is_a_client_like_others() {
 }
 
 #[test]
+fn who_says_that_it_is_new_hears_when_it_has_been_given_what_newcomers_are() {
+    let server = with_rules().start();
+    publish_numbers(&server, "log:1", 1..=5);
+    publish_numbers(&server, "state:1", 1..=5);
+    let new = json!({ "streams": {} });
+    // What is not in the memory yet, and what is.
+    for _ in 0..2 {
+        let mut socket = server.connect_extended();
+        for (identifier, expected) in [(events(1), vec![]), (last(1), vec![3, 4, 5]), (state(1), vec![5])] {
+            subscribe_with(&mut socket, &identifier, &new);
+            for expected in expected {
+                assert_eq!(message(&mut socket, &identifier).0, json!(expected));
+            }
+            confirmed(&mut socket, &identifier);
+        }
+        socket.nothing_else();
+        history_command(&mut socket, &events(1), &new);
+        rejected(&mut socket, &events(1));
+    }
+    assert_eq!(server.resumes("position_malformed"), 2.0, "of the commands");
+}
+
+#[test]
 fn commands_for_what_a_table_cannot_do_harm_nobody() {
     let server = with_rules().start();
     let mut socket = server.connect_extended();

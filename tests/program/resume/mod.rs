@@ -2,6 +2,7 @@
 
 mod events;
 mod extended;
+mod failover;
 mod history;
 mod hostile;
 mod newcomers;
@@ -66,9 +67,13 @@ fn with_rules() -> Builder {
 
 /// The same on a database that all is made in.
 fn serve(database: &Database) -> Builder {
+    migrate(database);
+    with_rules().database_url(&database.url())
+}
+
+fn migrate(database: &Database) {
     let migrated = tablecast().args(["migrate", "--database-url", &database.url()]).output().unwrap();
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
-    with_rules().database_url(&database.url())
 }
 
 /// A worker's statement.

@@ -64,6 +64,12 @@ pub fn begin(database: &Path, sql: &str) -> Transaction {
     Transaction::begin(shell, "BEGIN IMMEDIATE", sql)
 }
 
+/// Sends a signal to any process, by its id.
+pub fn signal(signal: &str, process: &str) {
+    let status = Command::new("kill").args([&format!("-{signal}"), process]).status();
+    assert!(status.unwrap().success());
+}
+
 /// Waits until something is so.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();

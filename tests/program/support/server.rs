@@ -274,11 +274,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{signal}"), &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        super::signal(signal, &self.child.id().to_string());
     }
 
     /// How large a file it may write, as `prlimit` takes it.
