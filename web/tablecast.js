@@ -29,6 +29,7 @@
 
 const EXTENDED = "actioncable-v1-ext-json"; // messages have positions
 const PLAIN = "actioncable-v1-json";
+const NEW = "new"; // asks for nothing, and hears when all that a newcomer is given has come
 const SLACK = 60; // s; a transaction may commit so long after it wrote its rows' times
 const SILENCE = 7_000; // ms; the server pings every 3 s, so this is two pings missed
 const FIRST_DELAY = 500; // ms; ceiling of the wait before the first reconnection …
@@ -63,7 +64,7 @@ class Cable {
   #ahead = 0; // s; the server's clock less ours
   // identifier (JSON text) -> { confirmed, listeners, position, since, asked }
   // position: { stream_id, epoch, offset } of the last message; since: without one, all that came
-  // before this second has come; asked: what of these two the server hasn't answered yet
+  // before this second has come; asked: what of these two, or NEW, the server hasn't answered yet
   #channels = new Map();
 
   constructor(url, options) {
@@ -209,7 +210,9 @@ class Cable {
         if (channel) channel.asked = undefined;
         return;
       case "reject_history":
-        if (channel?.asked) this.#forget(channel, {});
+        if (!channel?.asked) return;
+        if (channel.asked === NEW) channel.asked = undefined;
+        else this.#forget(channel, {});
         return;
       case "reject_subscription":
         if (!channel) return;
@@ -223,7 +226,7 @@ class Cable {
         if (!channel || !Object.hasOwn(frame, "message")) return;
         // Not held back until the confirmation: it belongs to this identifier either way. But what an
         // earlier subscription of it still gets will come again if this one asks for what it missed.
-        if (channel.asked && !channel.confirmed) return;
+        if (channel.asked && channel.asked !== NEW && !channel.confirmed) return;
         if (frame.stream_id && frame.epoch) {
           const { stream_id, epoch, offset } = frame;
           channel.position = { stream_id, epoch, offset };
@@ -236,8 +239,9 @@ class Cable {
 
   /** Subscribes, and asks for what was missed. */
   #ask(key, channel) {
-    channel.asked = this.#extended ? (channel.position ?? channel.since) : undefined;
-    if (typeof channel.asked === "object") {
+    channel.asked = this.#extended ? (channel.position ?? channel.since ?? NEW) : undefined;
+    if (channel.asked === NEW) this.#send("subscribe", key, { streams: {} });
+    else if (typeof channel.asked === "object") {
       const { stream_id, ...position } = channel.asked;
       this.#send("subscribe", key, { streams: { [stream_id]: position } });
     } else {

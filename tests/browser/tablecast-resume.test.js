@@ -197,11 +197,30 @@ test("a message without a position moves nothing, and another server's position 
   }
 
   const [first, second, third] = server.commands.all("command");
-  assert.equal("history" in first, false);
+  assert.deepEqual(first.history, { streams: {} });
   const { stream_id, epoch, offset } = position;
   assert.deepEqual(second.history, { streams: { [stream_id]: { epoch, offset } } });
   assert.deepEqual(third.history.streams, {});
   assert.ok(Math.abs(third.history.since - Date.now() / 1000) < 120);
+});
+
+test("the clock moves on what is silent, but nothing that is still being given what newcomers are", async (t) => {
+  const began = Math.floor(Date.now() / 1000);
+  const later = { type: "ping", message: began + 1000 };
+  const answered = [CONFIRM, { type: "confirm_history" }, later];
+  for (const [answers, moved] of [[[CONFIRM, later], false], [answered, true]]) {
+    const server = await scripted(t, EXTENDED, [answers]);
+    const it = cable(t, server.url);
+    const subscription = subscribe(it, "s");
+    await it.inbox.next("in", ({ type }) => type === "ping");
+    server.end();
+    await subscription.next("disconnected");
+    await server.commands.next("command");
+    const { history } = await server.commands.next("command");
+    assert.deepEqual(history.streams, {});
+    assert.equal(history.since > began + 500, moved, `${history.since - began}`);
+    assert.deepEqual(subscription.all("missed"), []);
+  }
 });
 
 test("in Chromium a page goes on where it was, after a restart and by a position that it kept", async (t) => {
