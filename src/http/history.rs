@@ -43,8 +43,6 @@ struct Entry {
 /// Of a page, unless it is asked for fewer; and no more than the most.
 const LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
-/// Of its messages together, about.
-const PAGE_BYTES: usize = 4 << 20;
 /// How long an answer waits for a database that is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -168,21 +166,23 @@ async fn read_history(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<St
 
     let cut = cut(app).await?;
     let log = &app.context.history.log;
+    // It waits for a client that may read slowly, as what waits in an outbox does.
+    let most_bytes = app.context.limits.send_buffer_bytes;
     let (mut messages, mut more) = (Vec::new(), false);
     match from {
-        None => messages = log.latest(&stream, &cut, limit).await.map_err(refuse)?,
+        None => messages = log.latest(&stream, &cut, limit, most_bytes).await.map_err(refuse)?,
         Some(word) => {
             let resumed = cut.accept(&word, app.context.history.window).map_err(refuse)?;
             let most = Most::OrFirst(limit + 1);
             let mut missed = log.missed(vec![stream], resumed, cut.clone(), most).await.map_err(refuse)?;
             let mut bytes = 0;
             while !more {
-                let page = missed.page().await.map_err(refuse)?;
+                let page = missed.page(most_bytes).await.map_err(refuse)?;
                 if page.is_empty() {
                     break;
                 }
                 for message in page {
-                    more |= messages.len() == limit || bytes >= PAGE_BYTES;
+                    more |= messages.len() == limit || bytes >= most_bytes;
                     if !more {
                         bytes += message.payload.len();
                         messages.push(message);

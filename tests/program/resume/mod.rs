@@ -4,6 +4,7 @@ mod events;
 mod extended;
 mod history;
 mod hostile;
+mod memory;
 mod newcomers;
 mod position;
 
