@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::position::forged;
 use super::{insert, on_each_database, publish_numbers, serve, state, with_rules};
-use crate::support::{Answer, Database, Events, Server, get, request, server, tablecast};
+use crate::support::{Answer, Database, Events, Server, get, request, server, tablecast, until};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -281,6 +281,24 @@ fn large_messages_come_in_smaller_pages() {
     assert_eq!(data(&page(server.internal, "stream=s")).len(), 2);
     let (all, _) = pages(&server, "s", &start, 1000);
     assert_eq!(all, (0..12).map(|n| json!([n, text])).collect::<Vec<_>>());
+}
+
+/// The public listener's requests for what is past count as handshakes do.
+#[test]
+fn a_flood_of_one_address_is_refused_where_it_has_a_limit() {
+    let server = with_rules().arg("--handshake-rate-per-address=5").start();
+    for path in ["/position", "/history?stream=s"] {
+        let mut refused = None;
+        until("it is too often", || {
+            let answer = get(server.public, path);
+            let is_refused = answer.status == 429;
+            refused = is_refused.then_some(answer);
+            is_refused
+        });
+        let refused = refused.unwrap();
+        assert!(refused.body.contains("--handshake-rate-per-address"), "{refused:?}");
+        assert_eq!(get(server.internal, path).status, 200, "workers are no flood");
+    }
 }
 
 #[test]
