@@ -217,7 +217,7 @@ impl Log {
         let channels = self.channels(&streams);
         let mut scan = Scan {
             channels: &channels,
-            ranges: before.probes(&cut.released, MAX_PROBES / channels.len().max(1)),
+            ranges: ranges(&before, &cut.released, channels.len()),
             before: &before,
             released: &cut.released,
             found: Vec::new(),
@@ -374,6 +374,11 @@ struct Scan<'a> {
     strangers: usize,
 }
 
+/// Where what is missed of so many streams is looked for.
+fn ranges(before: &Ids, released: &Ids, streams: usize) -> Vec<IdRange> {
+    before.probes(released, MAX_PROBES / streams.max(1))
+}
+
 impl Scan<'_> {
     fn is_done(&self) -> bool {
         self.ranges.is_empty() || self.channels.is_empty()
@@ -445,4 +450,19 @@ fn json(payload: Vec<u8>) -> Option<Box<str>> {
 
 fn is_json(payload: &[u8]) -> bool {
     std::str::from_utf8(payload).is_ok_and(tablecast_protocol::is_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_with_many_gaps_costs_many_streams_no_more_than_few_looks() {
+        let released = Ids { high: 10_000, gaps: Vec::new() };
+        let gaps = (1..=90).map(|n| IdRange { first: 100 * n, last: 100 * n }).collect();
+        let before = Ids { high: 9_500, gaps };
+        for (streams, expected) in [(0, 91), (1, 91), (11, 91), (12, 85), (100, 10), (1000, 1), (5000, 1)] {
+            assert_eq!(ranges(&before, &released, streams).len(), expected, "{streams} streams");
+        }
+    }
 }

@@ -259,8 +259,11 @@ async fn what_two_streams_have_missed_comes_in_pages_in_the_order_of_ids(table: 
     let from = cut.accept(&word, None).unwrap();
     let mut replay =
         server.bus.log.missed(vec![stream("a"), stream("b")], from, cut, Most::OrNone(1000)).await.unwrap();
+    assert_eq!(replay.page(1).await.unwrap().len(), 1);
+    // What came along for the next page is read again.
+    replay.let_go();
     assert_eq!(replay.page(usize::MAX).await.unwrap().len(), 64);
-    assert_eq!(replay.page(usize::MAX).await.unwrap().len(), 10);
+    assert_eq!(replay.page(usize::MAX).await.unwrap().len(), 9);
     assert!(replay.page(usize::MAX).await.unwrap().is_empty());
 }
 
