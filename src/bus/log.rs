@@ -6,8 +6,12 @@
 //! their channel's hash, in pages, and payloads only of what is given. Rows that have a stream's hash and are
 //! none of its messages are passed, up to [`MAX_STRANGERS`]. All clients share a few connections ([`pool`]),
 //! and none holds one for longer than a statement.
+//!
+//! For who waits there are ids in memory, and payloads of no more than [`PAGE_BYTES`]. What is read for many at
+//! once is handed on stream by stream.
 
 pub(super) mod found;
+mod latest;
 mod pool;
 
 use std::collections::HashMap;
@@ -71,17 +75,18 @@ struct Waiting {
     payload: Option<Vec<u8>>,
 }
 
-/// A page is bounded by both, so that memory is.
+/// A page is bounded by both, so that memory is: thousands may have one at a time.
 const PAGE_ROWS: usize = 64;
-const PAGE_BYTES: usize = 1 << 20;
-/// So large payloads come with the first page of rows; larger ones are read when it is their turn.
+const PAGE_BYTES: usize = 128 << 10;
+/// Payloads up to this size may come with their rows; larger ones are read when it is their turn.
 const INLINE_BYTES: usize = 16 << 10;
-/// A stream's last messages end, whatever their count, with the one that makes them so large together.
-const LATEST_BYTES: usize = 4 << 20;
-/// Rows to a statement that reads no payloads.
+/// Rows to a statement, whose payloads are read with it or not.
 const LISTED_ROWS: usize = 2048;
 /// So many rows are passed that have a stream's hash, and aren't its messages.
 const MAX_STRANGERS: usize = 10_000;
+/// A client may have many streams, and say that it lacks many ranges: of both together no more than so many are looked
+/// for at once. SQLite takes 20 microseconds for each.
+const MAX_PROBES: usize = 1024;
 /// So many streams to a statement.
 const STREAMS: usize = 256;
 /// Rows of a stream that are asked for first when their times are looked at. Each further page is twice as long.
@@ -90,10 +95,10 @@ const FIRST_DATED_ROWS: usize = 32;
 const SKEW_SECS: i64 = 60;
 
 impl Replay {
-    /// The next messages; none at the end.
-    pub async fn page(&mut self) -> Result<Vec<Replayed>, Rejection> {
+    /// The next messages, of about so many bytes and at least one; none at the end.
+    pub async fn page(&mut self, bytes: usize) -> Result<Vec<Replayed>, Rejection> {
         while !self.waiting.is_empty() {
-            let mut rows = self.next_rows();
+            let mut rows = self.next_rows(bytes.min(PAGE_BYTES));
             let absent = rows.iter().filter(|row| row.payload.is_none());
             let absent: Vec<i64> = absent.map(|row| row.id).collect();
             let mut payloads = self.log.payloads(&absent).await?;
@@ -114,14 +119,13 @@ impl Replay {
         Ok(Vec::new())
     }
 
-    fn next_rows(&mut self) -> Vec<Waiting> {
-        let mut bytes = 0;
-        let rows = self.waiting.iter().rev().take(PAGE_ROWS).take_while(|row| {
-            let is_first = bytes == 0;
-            bytes += row.size;
-            is_first || bytes <= PAGE_BYTES
-        });
-        let count = rows.count();
+    /// Nobody takes the next page for now: payloads that are here already are read again when somebody does.
+    pub fn let_go(&mut self) {
+        self.waiting.iter_mut().for_each(|row| row.payload = None);
+    }
+
+    fn next_rows(&mut self, bytes: usize) -> Vec<Waiting> {
+        let count = page_of(self.waiting.iter().rev().map(|row| row.size), bytes);
         let mut rows = self.waiting.split_off(self.waiting.len() - count);
         rows.reverse();
         rows
@@ -134,10 +138,30 @@ impl Replay {
         Some(replayed(stream, row.id, payload, &self.before, self.time, &self.cut))
     }
 
-    /// Other messages are given between its own.
-    pub(super) fn in_part(self) -> Self {
-        Self { is_whole: false, ..self }
+    /// Gives rows of other streams too, each in its place.
+    pub(super) fn mix_in(&mut self, streams: Vec<Stream>, rows: Vec<Found>) {
+        let first = self.streams.len();
+        self.streams.extend(streams);
+        let waiting = rows.into_iter().map(|row| Waiting { stream: first + row.of, ..Waiting::from(row) });
+        self.waiting.extend(waiting);
+        self.waiting.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
     }
+}
+
+impl From<Found> for Waiting {
+    fn from(Found { id, of, size, payload, .. }: Found) -> Self {
+        Self { id, stream: of, size, payload }
+    }
+}
+
+/// How many of these sizes, the first, make a page.
+fn page_of(sizes: impl Iterator<Item = usize>, bytes: usize) -> usize {
+    let mut sum = 0;
+    let fits = |(count, size): &(usize, usize)| {
+        sum += size;
+        *count == 0 || sum <= bytes
+    };
+    sizes.take(PAGE_ROWS).enumerate().take_while(fits).count()
 }
 
 /// How many messages may be missed.
@@ -193,13 +217,14 @@ impl Log {
         let channels = self.channels(&streams);
         let mut scan = Scan {
             channels: &channels,
-            ranges: before.probes(&cut.released),
+            ranges: ranges(&before, &cut.released, channels.len()),
+            before: &before,
             released: &cut.released,
             found: Vec::new(),
             strangers: 0,
         };
         // Few clients have missed more than a page, and those few are worth a second statement.
-        scan.read(self, PAGE_ROWS, INLINE_BYTES).await?;
+        scan.read(self, PAGE_ROWS, PAGE_BYTES / PAGE_ROWS).await?;
         while !scan.is_done() && scan.found.len() <= max {
             let rows = (max + 1 - scan.found.len()).clamp(PAGE_ROWS, LISTED_ROWS);
             scan.read(self, rows, 0).await?;
@@ -272,92 +297,24 @@ impl Log {
         Ok(self.replay(streams, found, before, time, cut))
     }
 
-    /// The last `count` messages of a stream up to the cut, oldest first; fewer where they are large.
-    pub async fn latest(&self, stream: &Stream, cut: &Cut, count: usize) -> Result<Vec<Replayed>, Rejection> {
-        let asked = [(stream.clone(), count)];
-        Ok(self.latest_of(&asked, cut).await?.pop().expect("one was asked for"))
-    }
-
-    /// [`latest`](Self::latest) of many streams, in few statements.
-    pub async fn latest_of(
-        &self,
-        streams: &[(Stream, usize)],
-        cut: &Cut,
-    ) -> Result<Vec<Vec<Replayed>>, Rejection> {
-        let names: Vec<Stream> = streams.iter().map(|(stream, _)| stream.clone()).collect();
-        let channels = self.channels(&names);
-        let mut found: Vec<Vec<Message>> = streams.iter().map(|_| Vec::new()).collect();
-        let wanted = streams.iter().enumerate().filter(|(_, (_, count))| *count > 0);
-        let mut walks: Vec<Walk> = wanted
-            .map(|(of, (_, count))| Walk { of, high: cut.released.high, limit: *count, passed: 0, own: 0 })
-            .collect();
-        while !walks.is_empty() {
-            let mut going_on = Vec::new();
-            for walks in walks.chunks(STREAMS) {
-                let pages = self.newest(&channels, walks, INLINE_BYTES).await?;
-                for (walk, page) in walks.iter().zip(pages) {
-                    let count = streams[walk.of].1;
-                    let is_end = page.len() < walk.limit;
-                    let next = walk.next(&page);
-                    // Rows of open gaps may be there, and are still to be released.
-                    let rows = page.into_iter().filter(|row| row.own && cut.released.contains(row.id));
-                    let is_full = self.take_messages(rows, count, &mut found[walk.of]).await?;
-                    if !is_end && !is_full && next.passed <= count + MAX_STRANGERS {
-                        going_on.push(next);
-                    }
-                }
-            }
-            walks = going_on;
-        }
-        let replays = names.into_iter().zip(found).map(|(stream, mut found)| {
-            found.reverse();
-            let first = found.first().map_or(cut.released.high, |message| message.id - 1);
-            let before = cut.released.up_to(first);
-            let time = oldest(found.iter().map(|message| message.created), cut);
-            let message =
-                |Message { id, payload, .. }| replayed(stream.clone(), id, payload, &before, time, cut);
-            let mut all: Vec<Replayed> = found.into_iter().map(message).collect();
-            if let Some(last) = all.last_mut() {
-                last.token = cut.token();
-            }
-            all
-        });
-        Ok(replays.collect())
-    }
-
-    /// Appends rows that are messages, with their payloads, until there are `count`, or many bytes of them. Says
-    /// whether it is so.
-    async fn take_messages(
-        &self,
-        rows: impl Iterator<Item = Found>,
-        count: usize,
-        found: &mut Vec<Message>,
-    ) -> Result<bool, Rejection> {
-        let mut bytes: usize = found.iter().map(|message| message.payload.len()).sum();
-        for row in rows {
-            if found.len() == count || bytes >= LATEST_BYTES {
-                return Ok(true);
-            }
-            let payload = match row.payload {
-                Some(payload) => Some(payload),
-                None => self.payloads(&[row.id]).await?.remove(&row.id),
-            };
-            if let Some(payload) = payload.and_then(json) {
-                bytes += payload.len();
-                found.push(Message { id: row.id, created: row.created, payload });
-            }
-        }
-        Ok(found.len() == count || bytes >= LATEST_BYTES)
+    fn channel(&self, stream: &Stream) -> Channel {
+        Channel::new(self.0.prefix.channel(stream).into_bytes())
     }
 
     fn channels(&self, streams: &[Stream]) -> Vec<Channel> {
-        streams.iter().map(|stream| Channel::new(self.0.prefix.channel(stream).into_bytes())).collect()
+        streams.iter().map(|stream| self.channel(stream)).collect()
     }
 
-    fn replay(&self, streams: Vec<Stream>, found: Vec<Found>, before: Ids, time: i64, cut: Cut) -> Replay {
-        let waiting =
-            |row: Found| Waiting { id: row.id, stream: row.of, size: row.size, payload: row.payload };
-        let waiting = found.into_iter().rev().map(waiting).collect();
+    /// Of rows in the order of ids.
+    pub(super) fn replay(
+        &self,
+        streams: Vec<Stream>,
+        found: Vec<Found>,
+        before: Ids,
+        time: i64,
+        cut: Cut,
+    ) -> Replay {
+        let waiting = found.into_iter().rev().map(Waiting::from).collect();
         Replay { log: self.clone(), cut, streams, before, time, is_whole: true, is_owed: false, waiting }
     }
 
@@ -375,13 +332,15 @@ impl Log {
         answered.await.map_err(|error| self.0.pool.away(error))
     }
 
-    /// The newest rows of each walk from where it is.
+    /// The newest rows of each walk from where it is, with payloads of no more than so many bytes.
     async fn newest(
         &self,
         channels: &[Channel],
         walks: &[Walk],
-        inline: usize,
+        bytes: usize,
     ) -> Result<Vec<Vec<Found>>, Rejection> {
+        let rows: usize = walks.iter().map(|walk| walk.limit).sum();
+        let inline = INLINE_BYTES.min(bytes / rows.max(1));
         let asked: Vec<Latest> = walks
             .iter()
             .map(|walk| Latest { channel: &channels[walk.of], high: walk.high, limit: walk.limit })
@@ -409,9 +368,15 @@ struct Scan<'a> {
     channels: &'a [Channel],
     /// Those that are still to be read.
     ranges: Vec<IdRange>,
+    before: &'a Ids,
     released: &'a Ids,
     found: Vec<Found>,
     strangers: usize,
+}
+
+/// Where what is missed of so many streams is looked for.
+fn ranges(before: &Ids, released: &Ids, streams: usize) -> Vec<IdRange> {
+    before.probes(released, MAX_PROBES / streams.max(1))
 }
 
 impl Scan<'_> {
@@ -437,8 +402,9 @@ impl Scan<'_> {
         }
         let rows = page.len();
         let before = self.found.len();
-        // What has been committed since the cut may be among them.
-        self.found.extend(page.into_iter().filter(|row| row.own && self.released.contains(row.id)));
+        // What has been committed since the cut may be among them, and what the client has.
+        let is_missed = |id| self.released.contains(id) && !self.before.contains(id);
+        self.found.extend(page.into_iter().filter(|row| row.own && is_missed(row.id)));
         self.strangers += rows - (self.found.len() - before);
         Ok(())
     }
@@ -467,25 +433,36 @@ impl Walk {
     }
 }
 
-/// A row that is a message.
-struct Message {
-    id: i64,
-    created: Option<i64>,
-    payload: Box<str>,
-}
-
 fn replayed(stream: Stream, id: i64, payload: Box<str>, before: &Ids, time: i64, cut: &Cut) -> Replayed {
     let ids = before.replayed_to(id, &cut.released);
     Replayed { stream, payload, token: cut.token_of(time, &ids), mark: Mark(id), created: time }
 }
 
 /// When a client had everything that is to be given these rows.
-fn oldest(created: impl Iterator<Item = Option<i64>>, cut: &Cut) -> i64 {
+pub(super) fn oldest(created: impl Iterator<Item = Option<i64>>, cut: &Cut) -> i64 {
     created.flatten().min().map_or(cut.era.written_by(), |oldest| oldest.min(cut.era.written_by()))
 }
 
 /// What isn't JSON was skipped when it was released, too.
 fn json(payload: Vec<u8>) -> Option<Box<str>> {
-    let payload = String::from_utf8(payload).ok()?;
-    tablecast_protocol::is_json(&payload).then(|| payload.into_boxed_str())
+    is_json(&payload).then(|| String::from_utf8(payload).ok().map(String::into_boxed_str))?
+}
+
+fn is_json(payload: &[u8]) -> bool {
+    std::str::from_utf8(payload).is_ok_and(tablecast_protocol::is_json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_with_many_gaps_costs_many_streams_no_more_than_few_looks() {
+        let released = Ids { high: 10_000, gaps: Vec::new() };
+        let gaps = (1..=90).map(|n| IdRange { first: 100 * n, last: 100 * n }).collect();
+        let before = Ids { high: 9_500, gaps };
+        for (streams, expected) in [(0, 91), (1, 91), (11, 91), (12, 85), (100, 10), (1000, 1), (5000, 1)] {
+            assert_eq!(ranges(&before, &released, streams).len(), expected, "{streams} streams");
+        }
+    }
 }

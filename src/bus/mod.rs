@@ -78,7 +78,6 @@ pub use publish::{Answer, PublishError, Publisher};
 pub use request::{IdempotencyKey, Outgoing};
 pub use status::{Status, StatusHandle};
 pub use tail::Tail;
-pub use together::Together;
 pub use url::{DatabaseUrl, UrlError};
 
 use self::position::{Era, Ids, Steps, Walk};

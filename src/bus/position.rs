@@ -91,6 +91,9 @@ pub struct Era {
 /// only that can't resume.
 pub const MAX_BYTES: usize = 256;
 
+/// Of more gaps there is certainly no word: each takes two bytes at least.
+const MAX_GAPS: usize = MAX_BYTES * 3 / 4 / 2;
+
 /// Of the form; another one would begin with another letter.
 const FORM: char = 'a';
 
@@ -101,18 +104,7 @@ pub const NO_POSITION: &str = "none";
 impl Position {
     /// The word for it; none if it has too many gaps.
     pub fn encode(&self) -> Option<String> {
-        let mut bytes = self.history.to_be_bytes().to_vec();
-        put(&mut bytes, self.time.max(0) as u64);
-        put(&mut bytes, self.ids.high.max(0) as u64);
-        // From the top down, since open gaps are young: each by its distance and its length.
-        let mut above = self.ids.high;
-        for gap in self.ids.gaps.iter().rev() {
-            put(&mut bytes, above.wrapping_sub(gap.last) as u64);
-            put(&mut bytes, (gap.last - gap.first) as u64);
-            above = gap.first;
-        }
-        let word = format!("{FORM}{}", URL_SAFE_NO_PAD.encode(&bytes));
-        (word.len() <= MAX_BYTES).then_some(word)
+        encode(self.history, self.time, &self.ids)
     }
 
     pub fn decode(word: &str) -> Result<Self, NotAPosition> {
@@ -141,6 +133,25 @@ impl Position {
     }
 }
 
+fn encode(history: u64, time: i64, ids: &Ids) -> Option<String> {
+    // Or each message would cost what is open, also where thousands of transactions are.
+    if ids.gaps.len() > MAX_GAPS {
+        return None;
+    }
+    let mut bytes = history.to_be_bytes().to_vec();
+    put(&mut bytes, time.max(0) as u64);
+    put(&mut bytes, ids.high.max(0) as u64);
+    // From the top down, since open gaps are young: each by its distance and its length.
+    let mut above = ids.high;
+    for gap in ids.gaps.iter().rev() {
+        put(&mut bytes, above.wrapping_sub(gap.last) as u64);
+        put(&mut bytes, (gap.last - gap.first) as u64);
+        above = gap.first;
+    }
+    let word = format!("{FORM}{}", URL_SAFE_NO_PAD.encode(&bytes));
+    (word.len() <= MAX_BYTES).then_some(word)
+}
+
 impl Era {
     /// See [`Position::time`].
     pub fn written_by(&self) -> i64 {
@@ -154,7 +165,7 @@ impl Token {
     pub fn new(era: &Era, ids: &Ids) -> Self {
         let word = era
             .history
-            .and_then(|history| Position { history, time: era.written_by(), ids: ids.clone() }.encode())
+            .and_then(|history| encode(history, era.written_by(), ids))
             .unwrap_or_else(|| NO_POSITION.to_owned());
         Self { word: word.into_boxed_str(), offset: ids.high.clamp(0, MAX_OFFSET) as u64 }
     }
@@ -204,8 +215,9 @@ impl Ids {
         without(wanted, &released.gaps)
     }
 
-    /// Ranges that hold all of [`missed`](Self::missed), and little else: above our own end they are one.
-    pub fn probes(&self, released: &Self) -> Vec<IdRange> {
+    /// Ranges that hold all of [`missed`](Self::missed), and little else: above our own end they are one. If that is more
+    /// than `most`, those that lie nearest to one another are one as well, and hold what we have between them.
+    pub fn probes(&self, released: &Self, most: usize) -> Vec<IdRange> {
         let mut probes = self.missed(released);
         let above = probes.partition_point(|range| range.first <= self.high);
         if let Some(last) = probes.last().map(|range| range.last)
@@ -213,6 +225,11 @@ impl Ids {
         {
             probes.truncate(above + 1);
             probes[above].last = last;
+        }
+        while probes.len() > most.max(1) {
+            let distance = |at: &usize| probes[*at].first - probes[*at - 1].last;
+            let Some(nearest) = (1..probes.len()).min_by_key(distance) else { break };
+            probes[nearest - 1].last = probes.remove(nearest).last;
         }
         probes
     }
@@ -315,7 +332,7 @@ impl Walk<'_> {
 }
 
 /// `wanted` less `taken`. All ascend and are apart.
-pub(super) fn without(wanted: Vec<IdRange>, taken: &[IdRange]) -> Vec<IdRange> {
+fn without(wanted: Vec<IdRange>, taken: &[IdRange]) -> Vec<IdRange> {
     let mut rest = Vec::with_capacity(wanted.len());
     let mut from = 0;
     for mut range in wanted {
@@ -346,7 +363,7 @@ fn both(range: IdRange, others: &[IdRange]) -> impl Iterator<Item = IdRange> {
 }
 
 /// Makes one of two that touch.
-pub(super) fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
+fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
     let mut all: Vec<IdRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match all.last_mut() {

@@ -577,7 +577,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("off"),
         kind: Kind::Value("NUMBER"),
         group: Group::Limits,
-        help: "WebSocket handshakes a second, and at once; more get 503",
+        help: "WebSocket handshakes, and requests of /events, /position and /history, a second, and at once; more get 503",
     },
     Setting {
         key: "handshake-rate-per-address",
@@ -585,7 +585,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("off"),
         kind: Kind::Value("NUMBER"),
         group: Group::Limits,
-        help: "WebSocket handshakes of one address a second, and at once; more get 429",
+        help: "The same of one address; more get 429",
     },
     Setting {
         key: "max-header-bytes",
@@ -649,7 +649,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("10000"),
         kind: Kind::Value("NUMBER"),
         group: Group::Limits,
-        help: "Messages that a client is given which comes back; one that has missed more is told that it can't be (reject_history, reset)",
+        help: "Messages that a client is given which comes back; one that has missed more is told that it can't be (reject_history, reset). A newcomer to many streams of one /events is given fewer of each",
     },
     Setting {
         key: "replay-memory-bytes",
@@ -665,7 +665,7 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1MiB"),
         kind: Kind::Value("SIZE"),
         group: Group::Limits,
-        help: "What may wait for a slow client, though one message always fits where less than half of it waits; of a state (state = true) the latest message stays, and more of others ends the connection with reconnect true (slow_consumer)",
+        help: "What may wait for a slow client, though one message always fits where less than half of it waits; of a state (state = true) the latest message stays, and more of others ends the connection with reconnect true (slow_consumer). What is past is read as far as it fits, for /history a page of that size",
     },
     Setting {
         key: "write-timeout",

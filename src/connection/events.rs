@@ -19,8 +19,9 @@ use tablecast_protocol::{Frame, MessageHead};
 use tokio::io::{DuplexStream, ReadBuf};
 
 use super::live::Live;
+use super::replay::{History, next_page};
 use super::{Context, past};
-use crate::bus::{Cut, Rejection, Replayed};
+use crate::bus::{Cut, Rejection, Replay, Replayed};
 use crate::channels::Target;
 use crate::hub::{
     Closing, Dialect, Encoding, Format, Hub, Manner, Of, Outbox, Subscriber, Subscription, SubscriptionId,
@@ -162,36 +163,33 @@ impl EventStream {
         let streams =
             |targets: Vec<&Target>| targets.into_iter().map(|target| target.stream.clone()).collect();
         let (events, states) = (streams(events), streams(states));
-        let mut missed =
-            history.log.missed_together(events, states, resumed, cut, history.max_messages).await?;
-        loop {
-            let page = missed.page().await?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            metrics().replayed_messages.increment(page.len() as u64);
-            self.give(&page).await;
-        }
+        let missed = history.log.missed_together(events, states, resumed, cut, history.max_messages).await?;
+        self.give(missed).await
     }
 
     async fn give_latest(&self, cut: &Cut, rejection: Option<Rejection>) -> Result<(), Rejection> {
         let asked = |target: &Target| Some((target.stream.clone(), past(target)?.count()));
         let streams: Vec<(Stream, usize)> = self.targets.iter().filter_map(asked).collect();
-        let (before, latest) = self.context.history.log.latest_together(&streams, cut).await?;
+        let History { log, max_messages, .. } = &self.context.history;
+        let (before, latest) = log.latest_together(&streams, cut, *max_messages).await?;
         if let Some(rejection) = rejection {
             let data = format!(r#"{{"reason":"{}"}}"#, rejection.name());
             self.outbox.push(Frame::event("reset", &data, Some(&before.word)), Of::Connection);
         }
-        self.give(&latest).await;
-        Ok(())
+        self.give(latest).await
     }
 
     /// As fast as the client takes it.
-    async fn give(&self, messages: &[Replayed]) {
-        for Replayed { payload, token, .. } in messages {
-            poll_fn(|cx| self.outbox.poll_room(cx)).await;
-            let frame = Frame::messages_at(&MessageHead::EventStream, [(&**payload, Some(at_of(token)))]);
-            self.outbox.push(frame, Of::Connection);
+    async fn give(&self, mut replay: Replay) -> Result<(), Rejection> {
+        loop {
+            let page = next_page(&self.outbox, &mut replay).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for Replayed { payload, token, .. } in &page {
+                let frame = Frame::messages_at(&MessageHead::EventStream, [(&**payload, Some(at_of(token)))]);
+                self.outbox.push(frame, Of::Connection);
+            }
         }
     }
 }

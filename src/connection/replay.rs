@@ -70,7 +70,7 @@ type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A clock may be ahead of ours by so much.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
-/// Messages of so many bytes go into the queue together.
+/// Messages of so many bytes go into one frame's run.
 const CHUNK_BYTES: usize = 16 << 10;
 
 impl History {
@@ -194,6 +194,22 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
     Ok(Outcome::Given)
 }
 
+/// The next page, once the client has room for it: it is queued as a whole then, so that what waits for a slow client
+/// is counted in its outbox, and nowhere else.
+pub(super) async fn next_page(outbox: &Outbox, replay: &mut Replay) -> Result<Vec<Replayed>, Rejection> {
+    poll_fn(|cx| {
+        let room = outbox.poll_room(cx);
+        if room.is_pending() {
+            replay.let_go();
+        }
+        room
+    })
+    .await;
+    let page = replay.page(outbox.room_for_page()).await?;
+    metrics().replayed_messages.increment(page.len() as u64);
+    Ok(page)
+}
+
 /// Queues it as fast as the client takes it.
 async fn give(
     context: &Context,
@@ -203,11 +219,10 @@ async fn give(
 ) -> Result<(), Rejection> {
     let head = request.dialect.head(&request.identifier);
     loop {
-        let page = replay.page().await?;
+        let page = next_page(outbox, &mut replay).await?;
         if page.is_empty() {
             return Ok(());
         }
-        metrics().replayed_messages.increment(page.len() as u64);
         let mut rest = &page[..];
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -219,7 +234,6 @@ async fn give(
             let (chunk, later) = rest.split_at(rest.iter().take_while(fits).count());
             rest = later;
             let messages = chunk.iter().map(|message| (&*message.payload, Some(at_of(&message.token))));
-            poll_fn(|cx| outbox.poll_room(cx)).await;
             outbox.push(context.hub.encode(request.dialect, &head, messages), request.of);
         }
     }

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Duration, timeout};
 
 use super::asked::{self, Asked};
+use super::clients::Place;
 use super::keys::Scope;
 use super::listener::Accepted;
 use super::problem::Problem;
@@ -43,8 +44,7 @@ struct Entry {
 /// Of a page, unless it is asked for fewer; and no more than the most.
 const LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
-/// Of its messages together, about.
-const PAGE_BYTES: usize = 4 << 20;
+const AWAY: &str = "the database is away";
 /// How long an answer waits for a database that is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,20 +61,24 @@ pub enum Asker {
 /// nothing.
 pub fn position(asker: Asker) -> MethodRouter<Arc<App>> {
     any(move |State(app): State<Arc<App>>, request: Request| async move {
-        answer(&app, request, asker, |app, parts, _| Box::pin(read_position(app, parts))).await
+        answer(&app, request, asker, |app, parts, reader| Box::pin(read_position(app, parts, reader))).await
     })
 }
 
 /// Messages of one stream, oldest first: those after `from`, or without it the last ones.
 pub fn history(asker: Asker) -> MethodRouter<Arc<App>> {
     any(move |State(app): State<Arc<App>>, request: Request| async move {
-        answer(&app, request, asker, |app, parts, who| Box::pin(read_history(app, parts, who))).await
+        answer(&app, request, asker, |app, parts, reader| Box::pin(read_history(app, parts, reader))).await
     })
 }
 
 /// Whom a request comes from.
 enum Reader<'a> {
-    Page(Who),
+    Page {
+        who: Who,
+        /// It counts against the limit of its address until it is answered.
+        _place: Option<Place>,
+    },
     Worker(&'a Scope),
 }
 
@@ -126,17 +130,17 @@ async fn reader<'a>(app: &'a App, parts: &Parts, asker: Asker) -> Result<Reader<
         return Ok(Reader::Worker(key.map_or(&Scope::Everything, |key| &key.opens)));
     }
     let socket = parts.extensions.get::<Arc<Accepted>>().expect("the listener says where from");
-    let _place = app.clients.shake_hands(socket.peer, &parts.headers).map_err(cable::too_many)?;
+    let place = app.clients.shake_hands(socket.peer, &parts.headers).map_err(cable::too_many)?;
     match app.identification.identify(parts.uri.query(), &parts.headers).await {
-        Ok(who) => Ok(Reader::Page(who)),
+        Ok(who) => Ok(Reader::Page { who, _place: place }),
         Err(unidentified) => Err(unidentified.into()),
     }
 }
 
-async fn read_position(app: &App, parts: &Parts) -> Result<String, Problem> {
+async fn read_position(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<String, Problem> {
     let rest = asked::read(parts.uri.query().unwrap_or_default())?.rest;
     rest.nothing_else(&jwt::PARAMETERS)?;
-    Ok(json!({ "position": cut(app).await?.token().word }).to_string())
+    Ok(json!({ "position": cut(app, &reader).await?.token().word }).to_string())
 }
 
 async fn read_history(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<String, Problem> {
@@ -151,8 +155,8 @@ async fn read_history(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<St
             .ok_or_else(|| bad(format!("limit is a number from 1 to {MAX_LIMIT}")))?,
     };
     rest.nothing_else(&jwt::PARAMETERS)?;
-    let stream = match reader {
-        Reader::Page(who) => one(subjects.resolve(app, who.as_deref())?)?.stream,
+    let stream = match &reader {
+        Reader::Page { who, .. } => one(subjects.resolve(app, who.as_deref())?)?.stream,
         Reader::Worker(scope) => {
             let name = one(subjects.names())?;
             let name = name.ok_or_else(|| bad("a worker names a stream (?stream=progress:42)"))?;
@@ -166,23 +170,26 @@ async fn read_history(app: &App, parts: &Parts, reader: Reader<'_>) -> Result<St
         }
     };
 
-    let cut = cut(app).await?;
+    let cut = cut(app, &reader).await?;
+    let refuse = |rejection| refuse(&reader, rejection);
     let log = &app.context.history.log;
+    // It waits for a client that may read slowly, as what waits in an outbox does.
+    let most_bytes = app.context.limits.send_buffer_bytes;
     let (mut messages, mut more) = (Vec::new(), false);
     match from {
-        None => messages = log.latest(&stream, &cut, limit).await.map_err(refuse)?,
+        None => messages = log.latest(&stream, &cut, limit, most_bytes).await.map_err(refuse)?,
         Some(word) => {
             let resumed = cut.accept(&word, app.context.history.window).map_err(refuse)?;
             let most = Most::OrFirst(limit + 1);
             let mut missed = log.missed(vec![stream], resumed, cut.clone(), most).await.map_err(refuse)?;
             let mut bytes = 0;
             while !more {
-                let page = missed.page().await.map_err(refuse)?;
+                let page = missed.page(most_bytes).await.map_err(refuse)?;
                 if page.is_empty() {
                     break;
                 }
                 for message in page {
-                    more |= messages.len() == limit || bytes >= PAGE_BYTES;
+                    more |= messages.len() == limit || bytes >= most_bytes;
                     if !more {
                         bytes += message.payload.len();
                         messages.push(message);
@@ -210,17 +217,22 @@ fn one<T>(several: Vec<T>) -> Result<T, Problem> {
 }
 
 /// Now, in the table.
-async fn cut(app: &App) -> Result<Cut, Problem> {
+async fn cut(app: &App, reader: &Reader<'_>) -> Result<Cut, Problem> {
     match timeout(PATIENCE, app.context.history.log.cut(|_| ())).await {
-        Ok(cut) => cut.map_err(refuse),
-        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database is away").retry_after(1)),
+        Ok(cut) => cut.map_err(|rejection| refuse(reader, rejection)),
+        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, AWAY).retry_after(1)),
     }
 }
 
-fn refuse(rejection: Rejection) -> Problem {
+fn refuse(reader: &Reader<'_>, rejection: Rejection) -> Problem {
     let detail = rejection.to_string();
     match rejection {
         rejection if rejection.passes() => {
+            metrics().not_resumed(rejection.name());
+            tracing::debug!(%rejection, "a stream's past can't be read");
+            // What a database says of itself is not for everybody.
+            let is_for_operators = !matches!((&rejection, reader), (Rejection::Away(_), Reader::Page { .. }));
+            let detail = if is_for_operators { &detail } else { AWAY };
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
         }
         Rejection::Malformed => bad(format!("from: {detail}")),
@@ -233,4 +245,19 @@ fn refuse(rejection: Rejection) -> Problem {
 
 fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_database_says_of_itself_is_for_operators_alone() {
+        let away = || Rejection::Away("role \"cable\" at 10.0.0.5".into());
+        let told = |reader: &Reader<'_>| format!("{:?}", refuse(reader, away()));
+
+        assert!(told(&Reader::Worker(&Scope::Everything)).contains("10.0.0.5"));
+        let page = told(&Reader::Page { who: None, _place: None });
+        assert!(page.contains(AWAY) && !page.contains("10.0.0.5"), "{page}");
+    }
 }

@@ -132,7 +132,7 @@ fn finish(routes: Router<Arc<App>>, app: &Arc<App>, listener: Listener) -> Route
     let admitting = app.clone();
     routes
         .route("/health", get(|| async { "ok\n" }))
-        .route("/ready", get(ready))
+        .route("/ready", get(move |State(app)| async move { ready(app, listener) }))
         .fallback(|| async { not_found() })
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let app = admitting.clone();
@@ -184,9 +184,11 @@ fn header_bytes((name, value): (&HeaderName, &HeaderValue)) -> usize {
     name.as_str().len() + value.len() + 4
 }
 
-async fn ready(State(app): State<Arc<App>>) -> Response {
+fn ready(app: Arc<App>, listener: Listener) -> Response {
     let reason = match app.status.get() {
         _ if app.is_draining() => "the server is shutting down".into(),
+        // What a database says of itself is not for everybody.
+        Status::Away(_) if listener.is_public => "the tail lost the database".into(),
         Status::Away(reason) => format!("the tail lost the database: {reason}"),
         Status::Following => return "ready\n".into_response(),
     };

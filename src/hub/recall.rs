@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::memory::{Memory, Past, Remembered};
 use super::{Hub, Subscribers};
-use crate::bus::{Log, Rejection};
+use crate::bus::{Log, Rejection, Replayed};
 use crate::stream::Stream;
 use crate::telemetry::metrics;
 
@@ -110,11 +110,11 @@ async fn read(hub: &Arc<Hub>, log: &Log, recalls: &[Recall], at_once: bool) -> R
     let cut = if at_once { log.next_cut(begins).await? } else { log.cut(begins).await? };
     let streams: Vec<(Stream, usize)> =
         recalls.iter().map(|recall| (recall.stream.clone(), recall.past.count())).collect();
-    let read = log.latest_of(&streams, &cut).await?;
-    for (recall, messages) in recalls.iter().zip(read) {
-        hub.load(recall, messages.into_iter().map(Remembered::from).collect());
-    }
-    Ok(())
+    // One after the other, so that what all have together is in memory only as far as it stays there.
+    let load = |of: usize, read: Vec<Replayed>| {
+        hub.load(&recalls[of], read.into_iter().map(Remembered::from).collect());
+    };
+    log.latest_of(&streams, &cut, load).await
 }
 
 impl Hub {

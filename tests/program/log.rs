@@ -6,6 +6,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use tablecast::bus::gaps::IdRange;
+use tablecast::bus::position::Position;
 use tablecast::bus::{
     Batch, Bus, BusConfig, Cut, Database, DatabaseUrl, Migration, Most, Rejection, Replay, Replayed, Source,
     Wake, channel_hash, sqlite,
@@ -103,7 +105,7 @@ impl Follower {
 async fn all(mut replay: Replay) -> Result<Vec<Replayed>, Rejection> {
     let mut all = Vec::new();
     loop {
-        let page = replay.page().await?;
+        let page = replay.page(usize::MAX).await?;
         if page.is_empty() {
             return Ok(all);
         }
@@ -155,9 +157,9 @@ async fn the_latest_are_those_that_were_released(database: &support::Database) {
 
     let cut = server.cut().await;
     open.commit();
-    let latest = server.bus.log.latest(&stream("a"), &cut, 3).await.unwrap();
+    let latest = server.bus.log.latest(&stream("a"), &cut, 3, usize::MAX).await.unwrap();
     assert_eq!(payloads(&latest), ["2", "3", "4"], "5 is still to be released");
-    assert_eq!(server.bus.log.latest(&stream("nobody"), &cut, 3).await.unwrap(), []);
+    assert_eq!(server.bus.log.latest(&stream("nobody"), &cut, 3, usize::MAX).await.unwrap(), []);
 
     let missed = server.missed(&["a"], &latest[2].token.word).await.unwrap();
     assert_eq!(payloads(&missed), ["5"], "and comes next");
@@ -257,9 +259,12 @@ async fn what_two_streams_have_missed_comes_in_pages_in_the_order_of_ids(table: 
     let from = cut.accept(&word, None).unwrap();
     let mut replay =
         server.bus.log.missed(vec![stream("a"), stream("b")], from, cut, Most::OrNone(1000)).await.unwrap();
-    assert_eq!(replay.page().await.unwrap().len(), 64);
-    assert_eq!(replay.page().await.unwrap().len(), 10);
-    assert!(replay.page().await.unwrap().is_empty());
+    assert_eq!(replay.page(1).await.unwrap().len(), 1);
+    // What came along for the next page is read again.
+    replay.let_go();
+    assert_eq!(replay.page(usize::MAX).await.unwrap().len(), 64);
+    assert_eq!(replay.page(usize::MAX).await.unwrap().len(), 9);
+    assert!(replay.page(usize::MAX).await.unwrap().is_empty());
 }
 
 async fn more_than_the_limit_is_refused_before_anything_is_given(table: Table) {
@@ -328,18 +333,41 @@ async fn what_is_no_message_is_passed(table: Table) {
     table.double_those_that_collide(11);
     table.publish("b", ["6"]);
     let cut = server.cut().await;
-    let latest = server.bus.log.latest(&stream("a"), &cut, 2).await.unwrap();
+    let latest = server.bus.log.latest(&stream("a"), &cut, 2, usize::MAX).await.unwrap();
     assert_eq!(payloads(&latest), ["2", "3"]);
     assert_eq!(payloads(&server.missed(&["a", "b"], &word).await.unwrap()), ["3", "6"]);
-    let first = server.bus.log.latest(&stream("a"), &cut, 1).await.unwrap();
+    let first = server.bus.log.latest(&stream("a"), &cut, 1, usize::MAX).await.unwrap();
     assert_eq!(server.missed(&["a"], &first[0].token.word).await.unwrap(), []);
 
     // So many that it isn't worth it.
     table.double_those_that_collide(3);
     let cut = server.cut().await;
-    assert_eq!(payloads(&server.bus.log.latest(&stream("a"), &cut, 1).await.unwrap()), [""; 0]);
+    assert_eq!(payloads(&server.bus.log.latest(&stream("a"), &cut, 1, usize::MAX).await.unwrap()), [""; 0]);
     assert_eq!(server.missed(&["a", "b"], &word).await.unwrap_err(), Rejection::TooMany(10_000));
     assert_eq!(payloads(&server.missed(&["b"], &word).await.unwrap()), ["6"]);
+}
+
+/// Many gaps and many streams: ranges that lie near to one another are looked for together.
+async fn a_position_with_many_gaps_is_gone_on_from_in_many_streams(table: Table) {
+    const STREAMS: i64 = 30;
+    let mut server = table.follow().await;
+    let inserts: Vec<String> =
+        (1..=400).map(|number| insert(&format!("s{}", number % STREAMS), &number.to_string())).collect();
+    table.sql(&inserts.join(";\n"));
+    let cut = server.cut().await;
+    let mut position = Position::decode(&cut.token().word).unwrap();
+    let first = position.ids.high - 399;
+    // Of the later ones the client lacks each third, and at the end ten.
+    position.ids.high -= 10;
+    let lacks = |number: &i64| *number > 390 || *number > 150 && number % 3 == 0;
+    let gaps = (1..=390).filter(lacks).map(|number| first + number - 1);
+    position.ids.gaps = gaps.map(|id| IdRange { first: id, last: id }).collect();
+    assert!(position.ids.gaps.len() as i64 * STREAMS > 2000);
+
+    let names: Vec<String> = (0..STREAMS).map(|of| format!("s{of}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let missed = server.missed(&names, &position.encode().unwrap()).await.unwrap();
+    assert_eq!(payloads(&missed), numbers((1..=400).filter(lacks)));
 }
 
 async fn large_payloads_come_in_small_pages(table: Table) {
@@ -348,7 +376,7 @@ async fn large_payloads_come_in_small_pages(table: Table) {
     server.until("0").await;
     let word = server.word_after("0");
     let large: Vec<String> =
-        (10..22).map(|number| format!("[{number},\"{}\"]", "x".repeat(100_000))).collect();
+        (10..22).map(|number| format!("[{number},\"{}\"]", "x".repeat(40_000))).collect();
     for payload in &large {
         table.publish("a", [payload]);
     }
@@ -356,20 +384,27 @@ async fn large_payloads_come_in_small_pages(table: Table) {
     let from = cut.accept(&word, None).unwrap();
     let mut replay =
         server.bus.log.missed(vec![stream("a")], from, cut.clone(), Most::OrNone(20)).await.unwrap();
-    for expected in large.chunks(10) {
-        assert!(payloads(&replay.page().await.unwrap()) == expected);
+    // As large as who asks can take, and no larger than all may be.
+    let sizes = [(1, 1), (40_000, 1), (100_000, 2), (usize::MAX, 3), (usize::MAX, 3), (usize::MAX, 2)];
+    let mut expected = &large[..];
+    for (bytes, count) in sizes {
+        let (page, rest) = expected.split_at(count);
+        assert!(payloads(&replay.page(bytes).await.unwrap()) == page, "{count} of {bytes} bytes");
+        expected = rest;
     }
-    assert!(replay.page().await.unwrap().is_empty());
-    assert!(payloads(&server.bus.log.latest(&stream("a"), &cut, 3).await.unwrap()) == large[9..]);
+    assert!(replay.page(usize::MAX).await.unwrap().is_empty());
+    assert!(payloads(&server.bus.log.latest(&stream("a"), &cut, 3, usize::MAX).await.unwrap()) == large[9..]);
 
     // All that are asked for are held in memory at once.
-    for payload in large.iter().cycle().take(4 * large.len()) {
+    for payload in large.iter().cycle().take(9 * large.len()) {
         table.publish("a", [payload]);
     }
     let cut = server.cut().await;
-    let latest = server.bus.log.latest(&stream("a"), &cut, 1000).await.unwrap();
-    assert_eq!(latest.len(), 42, "of 100,000 bytes until they are 4 MiB");
-    assert!(payloads(&latest)[41] == large[11]);
+    let latest = server.bus.log.latest(&stream("a"), &cut, 1000, usize::MAX).await.unwrap();
+    assert_eq!(latest.len(), 105, "of 40,000 bytes until they are 4 MiB");
+    assert!(payloads(&latest)[104] == large[11]);
+    let latest = server.bus.log.latest(&stream("a"), &cut, 1000, 100_000).await.unwrap();
+    assert!(payloads(&latest) == large[9..], "or until they are more than what was asked for");
 }
 
 async fn the_latest_of_many_streams_are_read_together(table: Table) {
@@ -381,7 +416,8 @@ async fn the_latest_of_many_streams_are_read_together(table: Table) {
     }
     let cut = server.cut().await;
     let asked: Vec<(Stream, usize)> = (0..300).map(|of| (stream(&format!("s{of}")), of % 3)).collect();
-    let latest = server.bus.log.latest_of(&asked, &cut).await.unwrap();
+    let mut latest: Vec<Vec<Replayed>> = vec![Vec::new(); asked.len()];
+    server.bus.log.latest_of(&asked, &cut, |of, found| latest[of] = found).await.unwrap();
     for (of, found) in latest.iter().enumerate() {
         let expected: Vec<String> = (3 - of % 3..3).map(|number| format!("[{of},{number}]")).collect();
         assert_eq!(payloads(found), expected);
@@ -394,7 +430,9 @@ async fn the_latest_of_many_streams_are_read_together(table: Table) {
     let log = server.bus.log.clone();
     let asking = (0..50).map(|of| {
         let (log, cut) = (log.clone(), cut.clone());
-        tokio::spawn(async move { log.latest(&stream(&format!("s{of}")), &cut, 1).await.unwrap() })
+        tokio::spawn(
+            async move { log.latest(&stream(&format!("s{of}")), &cut, 1, usize::MAX).await.unwrap() },
+        )
     });
     for (of, latest) in asking.collect::<Vec<_>>().into_iter().enumerate() {
         assert_eq!(payloads(&latest.await.unwrap()), [format!("[{of},2]")]);
@@ -489,6 +527,7 @@ on_each_table!(
     more_than_the_limit_is_refused_before_anything_is_given,
     what_was_written_since_a_time_is_found_among_what_is_older,
     what_is_no_message_is_passed,
+    a_position_with_many_gaps_is_gone_on_from_in_many_streams,
     large_payloads_come_in_small_pages,
     the_latest_of_many_streams_are_read_together,
     a_life_of_the_table_keeps_its_name
@@ -507,7 +546,10 @@ async fn a_pooler_in_between_changes_nothing() {
     let missed = pooled.missed(&["a", "b"], &direct.word_after("1")).await.unwrap();
     assert_eq!(payloads(&missed), ["2", "3"]);
     let cut = pooled.cut().await;
-    assert_eq!(payloads(&pooled.bus.log.latest(&stream("a"), &cut, 2).await.unwrap()), ["2", "3"]);
+    assert_eq!(
+        payloads(&pooled.bus.log.latest(&stream("a"), &cut, 2, usize::MAX).await.unwrap()),
+        ["2", "3"]
+    );
     assert_eq!(payloads(&direct.missed(&["a"], &missed[0].token.word).await.unwrap()), ["3"]);
 }
 
@@ -589,5 +631,5 @@ async fn a_client_of_sqlite_gets_what_it_missed() {
     let missed = there.missed(&["a"], &word).await.unwrap();
     assert_eq!(payloads(&missed), ["2", "4"]);
     let cut = there.cut().await;
-    assert_eq!(payloads(&there.bus.log.latest(&stream("a"), &cut, 2).await.unwrap()), ["2", "4"]);
+    assert_eq!(payloads(&there.bus.log.latest(&stream("a"), &cut, 2, usize::MAX).await.unwrap()), ["2", "4"]);
 }

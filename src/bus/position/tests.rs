@@ -49,15 +49,22 @@ proptest! {
     }
 
     #[test]
-    fn probes_hold_all_that_was_missed_and_are_few(client in any_ids(), server in any_ids()) {
+    fn probes_hold_all_that_was_missed_and_are_few(
+        client in any_ids(), server in any_ids(), most in 0..6usize,
+    ) {
         let ids = |ranges: Vec<IdRange>| {
             ranges.iter().flat_map(|range| range.first..=range.last).collect::<BTreeSet<i64>>()
         };
-        let probes = client.probes(&server);
+        let probes = client.probes(&server, usize::MAX);
         prop_assert!(probes.iter().filter(|range| range.last > client.high).count() <= 1);
         prop_assert!(probes.windows(2).all(|pair| pair[0].last < pair[1].first));
         prop_assert!(ids(client.missed(&server)).is_subset(&ids(probes.clone())));
-        prop_assert!(ids(probes).is_disjoint(&set_of(&client)));
+        prop_assert!(ids(probes.clone()).is_disjoint(&set_of(&client)));
+
+        let fewer = client.probes(&server, most);
+        prop_assert_eq!(fewer.len(), probes.len().min(most.max(1)));
+        prop_assert!(fewer.windows(2).all(|pair| pair[0].last < pair[1].first));
+        prop_assert!(ids(probes).is_subset(&ids(fewer)));
     }
 
     #[test]
@@ -112,6 +119,18 @@ fn a_position_with_no_gap_is_short_and_one_with_too_many_has_no_word() {
     let gaps = |count: i64| (1..=count).map(|n| (n * 10_000, n * 10_000)).collect::<Vec<_>>();
     assert!(position(ids(1_000_000, &gaps(40))).encode().is_some());
     assert_eq!(position(ids(100_000_000, &gaps(1000))).encode(), None);
+}
+
+/// More than so many needn't be tried.
+#[test]
+fn of_the_most_gaps_that_are_tried_there_is_no_word_however_short_they_are() {
+    let dense = |count: usize| {
+        ids(2 * count as i64, &Vec::from_iter((1..=count as i64).map(|n| (2 * n - 1, 2 * n - 1))))
+    };
+    let shortest = |count| Position { history: 7, time: 0, ids: dense(count) }.encode();
+    assert!(shortest(MAX_GAPS - 10).is_some());
+    assert_eq!(shortest(MAX_GAPS), None);
+    assert_eq!(shortest(MAX_GAPS + 1), None);
 }
 
 #[test]

@@ -25,9 +25,9 @@ use rates::{AddressRates, Rate};
 pub struct ClientLimits {
     /// Connections that an address may have open at once.
     pub max_connections_per_address: Option<usize>,
-    /// WebSocket handshakes a second in all.
+    /// WebSocket handshakes, and requests for what is past, a second in all.
     pub handshake_rate: Option<u32>,
-    /// WebSocket handshakes a second of one address.
+    /// The same of one address.
     pub handshake_rate_per_address: Option<u32>,
 }
 

@@ -193,10 +193,15 @@ impl Outbox {
         self.max_bytes / 2
     }
 
-    /// Resolves once so little waits that more can be queued. For the connection's task alone.
+    /// How many bytes of a long past may be queued where there is [room](Self::poll_room).
+    pub fn room_for_page(&self) -> usize {
+        self.max_bytes / 8
+    }
+
+    /// Resolves once so little waits that a page more can be queued. For the connection's task alone.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.queue.waiting() <= self.max_bytes / 4 || state.queue.closing().is_some() {
+        if state.queue.waiting() <= self.max_bytes / 8 || state.queue.closing().is_some() {
             return Poll::Ready(());
         }
         state.register(cx);

@@ -82,7 +82,7 @@ fn a_standby_at_the_address_is_not_followed_until_it_is_promoted() {
     proxy.redirect(replica.address);
     proxy.reset_all();
     until("it says so", || {
-        let ready = get(server.public, "/ready");
+        let ready = get(server.internal, "/ready");
         ready.status == 503 && ready.body.contains("standby")
     });
     replica.promote();

@@ -78,7 +78,7 @@ fn a_sequence_with_a_cache_is_refused_with_the_statement_that_mends_it() {
     let server = serve(&database).start();
     database.sql("ALTER SEQUENCE solid_cable_messages_id_seq CACHE 10");
     until("it says so", || {
-        let ready = get(server.public, "/ready");
+        let ready = get(server.internal, "/ready");
         ready.status == 503 && ready.body.contains(mend)
     });
     database.sql(mend);
@@ -97,7 +97,7 @@ fn a_cache_that_comes_during_an_outage_is_found_out_after_it() {
     database.sql("ALTER SEQUENCE solid_cable_messages_id_seq CACHE 10");
     postgres.restart();
     until("it says so", || {
-        let ready = get(server.public, "/ready");
+        let ready = get(server.internal, "/ready");
         ready.status == 503 && ready.body.contains("CACHE 1")
     });
     database.sql("ALTER SEQUENCE solid_cable_messages_id_seq CACHE 1");

@@ -165,6 +165,27 @@ fn newcomers_are_given_what_their_rules_say_in_the_order_of_the_table() {
     is_up_to_date(&mut events);
 }
 
+/// As many as a response may be given in all: the newest of each.
+#[test]
+fn a_newcomer_to_many_streams_is_given_fewer_of_each() {
+    let server = with_rules().arg("--max-replay=4").start();
+    for n in 1..=3 {
+        for stream in ["log:1", "log:2", "state:1"] {
+            publish_numbers(&server, stream, [n]);
+        }
+    }
+    for (identifiers, expected) in [
+        (vec![last(1)], vec![1, 2, 3]),
+        (vec![last(1), last(2)], vec![2, 2, 3, 3]),
+        (vec![last(1), last(2), state(1)], vec![3, 3, 3]),
+    ] {
+        let identifiers: Vec<&str> = identifiers.iter().map(String::as_str).collect();
+        let mut events = Events::open(server.public, &identified(&identifiers), &[]);
+        expect(&mut events, expected);
+        is_up_to_date(&mut events);
+    }
+}
+
 #[test]
 fn who_cannot_go_on_is_told_so_and_is_a_newcomer_then() {
     let server = with_rules().arg("--max-replay=5").start();

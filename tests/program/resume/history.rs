@@ -1,13 +1,14 @@
 //! `GET /position` and `GET /history`, for pages that are made on a server and for scripts.
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::position::forged;
 use super::{insert, on_each_database, publish_numbers, serve, state, with_rules};
-use crate::support::{Answer, Database, Events, Server, get, request, server, tablecast};
+use crate::support::{Answer, Database, Events, Server, get, postgres, request, server, tablecast, until};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -274,11 +275,53 @@ fn large_messages_come_in_smaller_pages() {
     let start = position(server.internal);
     let text = "x".repeat(900_000);
     server.publish_all((0..12).map(|n| ("s", json!([n, text]))));
+    // So much may wait for a client.
     let first = page(server.internal, &format!("stream=s&from={start}"));
     assert_eq!(first["more"], true);
-    assert!(data(&first).len() < 12);
+    assert_eq!(data(&first).len(), 2);
+    assert_eq!(data(&page(server.internal, "stream=s")).len(), 2);
     let (all, _) = pages(&server, "s", &start, 1000);
     assert_eq!(all, (0..12).map(|n| json!([n, text])).collect::<Vec<_>>());
+}
+
+/// The public listener's requests for what is past count as handshakes do.
+#[test]
+fn a_flood_of_one_address_is_refused_where_it_has_a_limit() {
+    let server = with_rules().arg("--handshake-rate-per-address=5").start();
+    for path in ["/position", "/history?stream=s"] {
+        let mut refused = None;
+        until("it is too often", || {
+            let answer = get(server.public, path);
+            let is_refused = answer.status == 429;
+            refused = is_refused.then_some(answer);
+            is_refused
+        });
+        let refused = refused.unwrap();
+        assert!(refused.body.contains("--handshake-rate-per-address"), "{refused:?}");
+        assert_eq!(get(server.internal, path).status, 200, "workers are no flood");
+    }
+}
+
+/// While it is answered; behind a proxy as well, whose sockets are nobody's.
+#[test]
+fn a_request_has_its_place_among_those_of_its_address() {
+    let mut postgres = postgres::server().start();
+    let server = serve(&postgres.database())
+        .arg("--max-connections-per-address=1")
+        .arg("--trusted-proxies=127.0.0.1")
+        .start();
+    let ask = || request(server.public, "GET", "/position", &[("X-Forwarded-For", "192.0.2.1")], b"");
+    assert_eq!(ask().status, 200);
+    postgres.pause();
+    let mut waits = TcpStream::connect(server.public).unwrap();
+    let host = server.public;
+    write!(waits, "GET /position HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n").unwrap();
+    until("another is refused", || {
+        let answer = ask();
+        answer.status == 429 && answer.body.contains("--max-connections-per-address")
+    });
+    postgres.resume();
+    until("it is answered", || ask().status == 200);
 }
 
 #[test]

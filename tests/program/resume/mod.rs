@@ -5,6 +5,7 @@ mod extended;
 mod failover;
 mod history;
 mod hostile;
+mod memory;
 mod newcomers;
 mod position;
 
