@@ -566,7 +566,7 @@ impl Burst {
             self.behind.retain(|outbox| {
                 outbox.upgrade().is_some_and(|outbox| match outbox.backlog() {
                     Backlog::Little => false,
-                    Backlog::Client => !clients_time_is_over && !outbox.is_stalled(CLIENTS_TIME),
+                    Backlog::Client => !clients_time_is_over,
                     Backlog::Server => true,
                 })
             });

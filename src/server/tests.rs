@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_tungstenite::{WebSocketStream, connect_async};
 use tower::ServiceExt;
-use tungstenite::Message;
 use tungstenite::protocol::Role;
+use tungstenite::{ClientRequestBuilder, Message};
 
 use super::*;
 use crate::bus::channel_hash;
@@ -217,12 +217,15 @@ async fn a_message_comes_while_clients_have_no_thread_left() {
     let (app, address, threads) =
         (server.app.clone(), server.public_address(), server.clients.handle().clone());
     tokio::spawn(server.run(std::future::pending()));
-    let (mut client, _) = connect_async(format!("ws://{address}/cable")).await.unwrap();
+    let uri = format!("ws://{address}/cable").parse().unwrap();
+    let request = ClientRequestBuilder::new(uri).with_header("Origin", format!("http://{address}"));
+    let (mut client, _) = connect_async(request).await.unwrap();
     assert_eq!(next(&mut client).await["type"], "welcome");
     let identifier = r#"{"channel":"$pubsub","stream_name":"s"}"#;
     let subscribe = json!({ "command": "subscribe", "identifier": identifier });
     client.send(Message::text(subscribe.to_string())).await.unwrap();
     assert_eq!(next(&mut client).await["type"], "confirm_subscription");
+    assert!(threads.metrics().num_alive_tasks() >= 2, "the listener and the client");
     let count = threads.metrics().num_workers();
     let (taken, over) = (Arc::new(Barrier::new(count + 1)), Arc::new(Barrier::new(count + 1)));
     for _ in 0..count {
