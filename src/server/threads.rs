@@ -5,9 +5,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// Threads of their own for what clients do: handshakes, TLS, commands, answers, ends.
 ///
 /// A runtime carries out what is ready in about the order in which it became so. When thousands of clients come or go
-/// in one moment, a message would stand behind all of them, at each step of its way: in a commit alone it has waited
-/// 0.8 s. Between threads the operating system divides the cores, and those that bring messages from the table to the
-/// sockets ask for little.
+/// in one moment, a message would stand behind all of them, at each step of its way. Between threads the operating
+/// system divides the cores, and those that bring messages from the table to the sockets ask for little.
 pub struct ClientThreads(Option<Runtime>);
 
 impl ClientThreads {
