@@ -1,5 +1,7 @@
 //! A server's life: bind, serve, drain.
 
+mod threads;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -24,6 +26,7 @@ use crate::hub::{self, Hub, Notice};
 use crate::identity::Identification;
 use crate::identity::lookup::{Ended, Lookup, recheck};
 use crate::tls::{Certificates, PairError};
+use threads::ClientThreads;
 
 /// Bound to its addresses and its table, and not yet serving.
 pub struct Server {
@@ -35,6 +38,7 @@ pub struct Server {
     pages: Router<Arc<App>>,
     tail: Tail,
     writer: JoinHandle<()>,
+    clients: ClientThreads,
     info: Info,
     drain_timeout: Duration,
 }
@@ -47,6 +51,8 @@ pub enum StartError {
     Tls(#[from] PairError),
     #[error("{flag} {address}: {error}")]
     Listen { flag: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error("threads for clients can't be started: {0}")]
+    Threads(std::io::Error),
 }
 
 /// A part of the server has ended that never should.
@@ -77,6 +83,7 @@ impl Server {
         let certificates = config.tls.map(Certificates::load).transpose()?.map(Arc::new);
         let public = listen("--listen", config.listen)?;
         let internal = listen("--internal-listen", config.internal_listen)?;
+        let clients = ClientThreads::start().map_err(StartError::Threads)?;
         let limits = ListenerLimits {
             max_connections: max_connections(config.http.max_connections),
             accept_rate: config.http.accept_rate,
@@ -122,6 +129,7 @@ impl Server {
             pages,
             tail,
             writer,
+            clients,
             info,
             drain_timeout,
         })
@@ -189,8 +197,19 @@ impl Server {
     /// are asked to reconnect, publishes in hand are committed and answered, and the
     /// listeners close last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Fault> {
-        let Self { public, internal, certificates, limits, app, pages, tail, writer, drain_timeout, .. } =
-            self;
+        let Self {
+            public,
+            internal,
+            certificates,
+            limits,
+            app,
+            pages,
+            tail,
+            writer,
+            clients: client_threads,
+            drain_timeout,
+            ..
+        } = self;
         if app.prefix.is_none() && !self.info.foreign_prefixes.is_empty() {
             tracing::warn!(
                 prefixes = self.info.foreign_prefixes.join(", "),
@@ -233,7 +252,11 @@ impl Server {
             let clients = is_public.then(|| app.clients.clone());
             let serving =
                 http::serve(listener, certificates, routes, limits, clients, tasks, closing.clone());
-            requests.spawn(serving);
+            if is_public {
+                requests.spawn_on(serving, client_threads.handle());
+            } else {
+                requests.spawn(serving);
+            }
         }
 
         // None of these ends by itself; a server without one of them would look well and be deaf.

@@ -51,7 +51,7 @@ const MIN_HEAD_BYTES: usize = 8 << 10;
 /// A peer that is gone without a word is noticed by the kernel after so long.
 const DEAD_PEER: Duration = Duration::from_secs(60);
 /// How much of a second's sockets may come at once.
-const ACCEPT_BURST: Duration = Duration::from_millis(100);
+const ACCEPT_BURST: Duration = Duration::from_millis(10);
 
 /// Serves a listener until `closing`; requests in hand are finished, and their tasks are
 /// in `tasks`. With certificates it speaks TLS. `clients` are those that limits by address are for.

@@ -29,8 +29,8 @@ mod writers;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -501,6 +501,7 @@ pub enum Notice<'a> {
 /// A large batch is published in pieces, each of which the connections get the time to write.
 /// Otherwise a burst would fill the outbox of a client that reads as fast as it can.
 pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, notice: impl Fn(Notice<'_>)) {
+    let mut burst = Burst::new(piece_bytes);
     loop {
         match source.next().await {
             Batch::Released(released) => {
@@ -512,11 +513,9 @@ pub async fn follow(mut source: impl Source, hub: Arc<Hub>, piece_bytes: usize, 
                 for piece in pieces(&released.messages, piece_bytes) {
                     let range = first..first + piece.len();
                     first = range.end;
-                    let behind = hub.publish(&released, range, &mut tokens);
-                    // A client that is behind a small piece is behind for other reasons.
-                    if bytes(piece) > piece_bytes / 2 {
-                        give_time(behind).await;
-                    }
+                    let bytes = bytes(piece);
+                    burst.give_time_before(bytes).await;
+                    burst.published(bytes, hub.publish(&released, range, &mut tokens));
                 }
             }
             Batch::NewHistory => {
@@ -538,20 +537,54 @@ fn notice_of(message: &Message) -> Option<Notice<'_>> {
 /// room after a few pieces, so it can't keep the others waiting for longer than those.
 const CLIENTS_TIME: Duration = Duration::from_millis(20);
 
-/// Waits until the connections have written what they can.
-async fn give_time(mut behind: Vec<Arc<Outbox>>) {
-    let started = Instant::now();
-    loop {
-        let clients_time_is_over = started.elapsed() >= CLIENTS_TIME;
-        behind.retain(|outbox| match outbox.backlog() {
-            Backlog::Little => false,
-            Backlog::Client => !clients_time_is_over,
-            Backlog::Server => true,
-        });
-        if behind.is_empty() {
+/// Large pieces that follow one another: who is behind one of them has time before the next.
+///
+/// Before the next, and not at once: what comes in between is small and somebody else's, and would wait 20 ms for
+/// each client that has stopped reading while its own messages are large.
+struct Burst {
+    /// More than this is large. An outbox has room for eight times as much.
+    small_bytes: usize,
+    /// When the last large piece was published, and who was behind then. Their sockets close without us.
+    at: Instant,
+    behind: Vec<Weak<Outbox>>,
+    /// What was published since.
+    bytes_since: usize,
+}
+
+impl Burst {
+    fn new(piece_bytes: usize) -> Self {
+        Self { small_bytes: piece_bytes / 2, at: Instant::now(), behind: Vec::new(), bytes_since: 0 }
+    }
+
+    /// Waits until the connections have written what they can, if a piece of so many bytes asks for that.
+    async fn give_time_before(&mut self, bytes: usize) {
+        if self.bytes_since + bytes <= self.small_bytes {
             return;
         }
-        sleep(Duration::from_millis(1)).await;
+        loop {
+            let clients_time_is_over = self.at.elapsed() >= CLIENTS_TIME;
+            self.behind.retain(|outbox| {
+                outbox.upgrade().is_some_and(|outbox| match outbox.backlog() {
+                    Backlog::Little => false,
+                    Backlog::Client => !clients_time_is_over,
+                    Backlog::Server => true,
+                })
+            });
+            if self.behind.is_empty() {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn published(&mut self, bytes: usize, behind: Vec<Arc<Outbox>>) {
+        self.bytes_since += bytes;
+        // A client that is behind a small piece is behind for other reasons.
+        if bytes > self.small_bytes {
+            self.at = Instant::now();
+            self.behind = behind.iter().map(Arc::downgrade).collect();
+            self.bytes_since = 0;
+        }
     }
 }
 
@@ -724,5 +757,31 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(frames, [confirm(A), delivery(A, "1"), delivery(A, "2"), delivery(A, "3")]);
+    }
+
+    /// Whoever is behind a large message is given time before the next one, and nobody else's messages wait for that.
+    #[tokio::test(start_paused = true)]
+    async fn a_small_message_waits_for_nobody_who_is_behind_a_large_one() {
+        let (hub, large, small) = (Arc::new(Hub::new(1 << 20)), stream("large"), stream("small"));
+        let (behind, quick) = (outbox(), outbox());
+        let _behind = subscribe(&hub, &large, A, 0, &behind);
+        let _quick = subscribe(&hub, &small, A, 0, &quick);
+        quick.drain();
+        let (writer, source) = memory();
+        let payload = "1".repeat(600_000);
+        tokio::spawn(follow(source, hub.clone(), 1 << 16, |_| {}));
+
+        writer.release(&large, &[&payload]);
+        writer.release(&small, &["1"]);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(quick.drain(), [delivery(A, "1")]);
+
+        writer.release(&large, &["2", &payload]);
+        writer.release(&small, &["2"]);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(quick.drain(), [], "it stands behind a large one, which waits");
+        assert_eq!(behind.drain(), [confirm(A), delivery(A, &payload)]);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(quick.drain(), [delivery(A, "2")]);
     }
 }

@@ -1,12 +1,13 @@
 //! Servers in this process, with connections whose identity is given instead of shown.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use clap::Command;
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -14,11 +15,11 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 use tablecast_protocol::Offer;
 use tempfile::TempDir;
-use tokio::io::DuplexStream;
-use tokio_tungstenite::WebSocketStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio_tungstenite::{WebSocketStream, connect_async};
 use tower::ServiceExt;
-use tungstenite::Message;
 use tungstenite::protocol::Role;
+use tungstenite::{ClientRequestBuilder, Message};
 
 use super::*;
 use crate::bus::channel_hash;
@@ -31,16 +32,20 @@ type Client = WebSocketStream<DuplexStream>;
 
 /// A server on a folder's table, which runs until the test ends.
 async fn start(folder: &TempDir, arguments: &[&str]) -> Arc<App> {
+    let server = bind(folder, arguments).await;
+    let app = server.app.clone();
+    tokio::spawn(server.run(std::future::pending()));
+    app
+}
+
+async fn bind(folder: &TempDir, arguments: &[&str]) -> Server {
     let url = format!("--database-url=sqlite:{}", folder.path().join("t.db").display());
     let own = [url.as_str(), "--listen=127.0.0.1:0", "--internal-listen=127.0.0.1:0", "--public-streams=*"];
     let command = Command::new("test").no_binary_name(true).args(args(&Group::ALL));
     let mut values = Values::isolated(&command.get_matches_from(own.iter().chain(arguments)));
     let config = Config::resolve(&mut values);
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
-    let server = Server::bind(config, Router::new(), prometheus).await.unwrap();
-    let app = server.app.clone();
-    tokio::spawn(server.run(std::future::pending()));
-    app
+    Server::bind(config, Router::new(), prometheus).await.unwrap()
 }
 
 /// A client of this name, and what it is told first.
@@ -62,7 +67,7 @@ async fn welcomed(app: &App, name: &str) -> Client {
 }
 
 /// What it is told next, but for heartbeats.
-async fn next(client: &mut Client) -> Value {
+async fn next<Io: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<Io>) -> Value {
     loop {
         let Message::Text(text) = client.next().await.unwrap().unwrap() else { panic!("no text") };
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -203,4 +208,37 @@ async fn a_user_has_so_many_connections_and_is_told_which_limit_it_was() {
     })
     .await
     .expect("a place is given back");
+}
+
+#[tokio::test]
+async fn a_message_comes_while_clients_have_no_thread_left() {
+    let folder = TempDir::new().unwrap();
+    let server = bind(&folder, &[]).await;
+    let (app, address, threads) =
+        (server.app.clone(), server.public_address(), server.clients.handle().clone());
+    tokio::spawn(server.run(std::future::pending()));
+    let uri = format!("ws://{address}/cable").parse().unwrap();
+    let request = ClientRequestBuilder::new(uri).with_header("Origin", format!("http://{address}"));
+    let (mut client, _) = connect_async(request).await.unwrap();
+    assert_eq!(next(&mut client).await["type"], "welcome");
+    let identifier = r#"{"channel":"$pubsub","stream_name":"s"}"#;
+    let subscribe = json!({ "command": "subscribe", "identifier": identifier });
+    client.send(Message::text(subscribe.to_string())).await.unwrap();
+    assert_eq!(next(&mut client).await["type"], "confirm_subscription");
+    assert!(threads.metrics().num_alive_tasks() >= 2, "the listener and the client");
+    let count = threads.metrics().num_workers();
+    let (taken, over) = (Arc::new(Barrier::new(count + 1)), Arc::new(Barrier::new(count + 1)));
+    for _ in 0..count {
+        let (taken, over) = (taken.clone(), over.clone());
+        threads.spawn(async move {
+            taken.wait();
+            over.wait();
+        });
+    }
+    taken.wait();
+
+    assert_eq!(post(&app, "/broadcast", r#"{"stream":"s","data":1}"#).await, StatusCode::CREATED);
+
+    assert_eq!(next(&mut client).await["message"], 1);
+    over.wait();
 }
