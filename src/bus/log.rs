@@ -166,6 +166,14 @@ impl Log {
         }))
     }
 
+    /// One that has its answers from there, and cuts from there.
+    #[cfg(test)]
+    pub(super) fn of(replayer: Replayer, barriers: BarrierHandle<Cut>) -> Self {
+        let config = super::memory::nowhere();
+        let pool = Pool::of(Database::new(&config), replayer);
+        Self(Arc::new(Inner { prefix: config.prefix, barriers, pool }))
+    }
+
     /// Waits until all that was committed before this call has been released and handed on. `at` is called in
     /// that moment, on the task that follows the source: what has been handed on by then is in the cut, and
     /// what comes later isn't.
