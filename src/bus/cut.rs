@@ -45,6 +45,9 @@ pub enum Rejection {
     ShuttingDown,
 }
 
+/// A client's clock may be ahead of the table's by so much.
+const CLOCKS_APART_SECS: i64 = 60;
+
 impl Cut {
     pub fn new(released: Ids, era: Arc<Era>) -> Self {
         Self { released: Arc::new(released), era }
@@ -85,11 +88,23 @@ impl Cut {
         if ids.high > self.released.high {
             return Err(Rejection::Ahead);
         }
-        let window = window.map_or(i64::MAX, |window| i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
-        if self.era.time.saturating_sub(time) > window {
-            return Err(Rejection::TooOld);
-        }
+        self.reaches_back(time, window)?;
         Ok(Resumed { ids, time })
+    }
+
+    /// Whether all is still there that was written at `since` or later, by a client's clock: seconds since 1970. It
+    /// is compared with the clock by which rows are dated and trimmed, and not before the cut: a client may have
+    /// waited for a database that was away.
+    pub fn accept_since(&self, since: i64, window: Option<Duration>) -> Result<(), Rejection> {
+        if since > self.era.time.saturating_add(CLOCKS_APART_SECS) {
+            return Err(Rejection::SinceAhead);
+        }
+        self.reaches_back(since, window)
+    }
+
+    fn reaches_back(&self, time: i64, window: Option<Duration>) -> Result<(), Rejection> {
+        let window = window.map_or(i64::MAX, |window| i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
+        if self.era.time.saturating_sub(time) > window { Err(Rejection::TooOld) } else { Ok(()) }
     }
 }
 
@@ -209,6 +224,21 @@ mod tests {
         assert_eq!(answer(&later(3001), &given), Err(Rejection::TooOld));
         let broken = with(|era| (era.open_for, era.broken_at) = (600, Some(NOW - 10)));
         assert!(answer(&broken, &broken.token().word).is_ok(), "it is of this life");
+    }
+
+    #[test]
+    fn a_clients_clock_is_compared_with_the_tables() {
+        let answer = |since| cut().accept_since(since, Some(Duration::from_secs(3600)));
+        for since in [NOW - 3600, NOW, NOW + 60] {
+            assert_eq!(answer(since), Ok(()), "{since}");
+        }
+        for since in [NOW - 3601, 0, i64::MIN] {
+            assert_eq!(answer(since), Err(Rejection::TooOld), "{since}");
+        }
+        for since in [NOW + 61, i64::MAX] {
+            assert_eq!(answer(since), Err(Rejection::SinceAhead), "{since}");
+        }
+        assert_eq!(cut().accept_since(0, None), Ok(()), "where nothing is trimmed");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) enum Replayer {
     Sqlite(sqlite::Replayer),
     Postgres(postgres::Replayer),
     Mysql(mysql::Replayer),
+    #[cfg(test)]
+    Simulated(super::simulation::Replayer),
 }
 
 /// What says that it is worth looking at the table. It outlives connections.
@@ -126,6 +128,15 @@ pub enum Trouble {
 
 /// Runs an expression on whichever it is.
 macro_rules! on {
+    (Replayer, $self:expr, $it:ident => $body:expr) => {
+        match $self {
+            Replayer::Sqlite($it) => $body,
+            Replayer::Postgres($it) => $body,
+            Replayer::Mysql($it) => $body,
+            #[cfg(test)]
+            Replayer::Simulated($it) => $body,
+        }
+    };
     ($of:ident, $self:expr, $it:ident => $body:expr) => {
         match $self {
             $of::Sqlite($it) => $body,
@@ -310,6 +321,8 @@ impl Replayer {
             Self::Sqlite(replayer) => replayer.is_current(),
             Self::Postgres(replayer) => !rested || replayer.answers().await,
             Self::Mysql(replayer) => !rested || replayer.answers().await,
+            #[cfg(test)]
+            Self::Simulated(_) => true,
         }
     }
 }

@@ -60,8 +60,6 @@ pub struct Replay {
     time: i64,
     /// Nothing is given beside it: with its last message the client has all up to the cut.
     is_whole: bool,
-    /// The client must get all of it: what is no longer there was trimmed too early.
-    is_owed: bool,
     /// By id, the next last.
     waiting: Vec<Waiting>,
 }
@@ -71,6 +69,8 @@ struct Waiting {
     id: i64,
     stream: usize,
     size: usize,
+    /// The client must get it: if it is no longer there, it was trimmed too early.
+    is_owed: bool,
     /// None until its page is read.
     payload: Option<Vec<u8>>,
 }
@@ -102,11 +102,11 @@ impl Replay {
             let absent = rows.iter().filter(|row| row.payload.is_none());
             let absent: Vec<i64> = absent.map(|row| row.id).collect();
             let mut payloads = self.log.payloads(&absent).await?;
-            if self.is_owed && payloads.len() < absent.len() {
-                return Err(Rejection::TooOld);
-            }
             for row in &mut rows {
                 row.payload = row.payload.take().or_else(|| payloads.remove(&row.id));
+                if row.is_owed && row.payload.is_none() {
+                    return Err(Rejection::TooOld);
+                }
             }
             let mut page: Vec<Replayed> = rows.into_iter().filter_map(|row| self.message(row)).collect();
             if let Some(last) = page.last_mut() {
@@ -150,7 +150,7 @@ impl Replay {
 
 impl From<Found> for Waiting {
     fn from(Found { id, of, size, payload, .. }: Found) -> Self {
-        Self { id, stream: of, size, payload }
+        Self { id, stream: of, size, is_owed: true, payload }
     }
 }
 
@@ -188,6 +188,14 @@ impl Log {
             barriers,
             pool: Pool::new(database, config.replay_connections),
         }))
+    }
+
+    /// One that has its answers from there, and cuts from there.
+    #[cfg(test)]
+    pub(super) fn of(replayer: Replayer, barriers: BarrierHandle<Cut>) -> Self {
+        let config = super::memory::nowhere();
+        let pool = Pool::of(Database::new(&config), replayer);
+        Self(Arc::new(Inner { prefix: config.prefix, barriers, pool }))
     }
 
     /// Waits until all that was committed before this call has been released and handed on. `at` is called in
@@ -238,9 +246,8 @@ impl Log {
             Most::OrNone(_) if !is_whole => return Err(Rejection::TooMany(max)),
             _ => found.truncate(max),
         }
-        let mut replay = self.replay(streams, found, before, time, cut);
-        (replay.is_whole, replay.is_owed) = (is_whole, true);
-        Ok(replay)
+        let replay = self.replay(streams, found, before, time, cut, |_| true);
+        Ok(Replay { is_whole, ..replay })
     }
 
     /// What these streams have up to the cut that was written at `since` or later, by the rows' own times: seconds
@@ -272,6 +279,7 @@ impl Log {
                     let reaches_back = |row: &Found| row.created.is_some_and(|at| at < since - SKEW_SECS);
                     let is_short = page.len() < walk.limit;
                     let is_past = page.last().is_some_and(reaches_back);
+                    let is_before = page.last().is_some_and(|row| row.created.is_some_and(|at| at < since));
                     let mut next = walk.next(&page);
                     for row in page.into_iter().filter(|row| row.own && cut.released.contains(row.id)) {
                         if next.own < at_least || row.created.is_some_and(|at| at >= since) {
@@ -283,8 +291,12 @@ impl Log {
                         return Err(Rejection::TooMany(max));
                     }
                     let is_end = is_short || is_past && next.own >= at_least;
-                    if !is_end && next.passed <= max + MAX_STRANGERS {
-                        going_on.push(next);
+                    match next.passed > max + MAX_STRANGERS {
+                        _ if is_end => {}
+                        false => going_on.push(next),
+                        // What is left may lie there only where clocks are apart.
+                        true if is_before => {}
+                        true => return Err(Rejection::TooMany(max)),
                     }
                 }
             }
@@ -294,7 +306,8 @@ impl Log {
         let first = found.first().map_or(cut.released.high, |row| row.id - 1);
         let before = cut.released.up_to(first);
         let time = oldest(found.iter().map(|row| row.created), &cut);
-        Ok(self.replay(streams, found, before, time, cut))
+        let is_since = |row: &Found| row.created.is_some_and(|at| at >= since);
+        Ok(self.replay(streams, found, before, time, cut, is_since))
     }
 
     fn channel(&self, stream: &Stream) -> Channel {
@@ -313,9 +326,12 @@ impl Log {
         before: Ids,
         time: i64,
         cut: Cut,
+        is_owed: impl Fn(&Found) -> bool,
     ) -> Replay {
-        let waiting = found.into_iter().rev().map(Waiting::from).collect();
-        Replay { log: self.clone(), cut, streams, before, time, is_whole: true, is_owed: false, waiting }
+        let waiting =
+            found.into_iter().rev().map(|row| Waiting { is_owed: is_owed(&row), ..Waiting::from(row) });
+        let waiting = waiting.collect();
+        Replay { log: self.clone(), cut, streams, before, time, is_whole: true, waiting }
     }
 
     /// Runs what is asked of a connection.

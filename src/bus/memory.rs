@@ -96,20 +96,25 @@ impl Log {
     /// One whose table is away, but not the one who follows it.
     pub fn with_cuts() -> (Self, Cuts) {
         let barriers = Barriers::new(Arc::default());
-        let config = BusConfig {
-            url: DatabaseUrl::parse("sqlite:nowhere.db").expect("it is a URL"),
-            table: "nowhere".into(),
-            prefix: Prefix::default(),
-            owns_table: None,
-            retention: None,
-            poll_interval: Duration::from_secs(1),
-            wake: Wake::Poll,
-            max_payload_bytes: 1,
-            max_pending_bytes: 1,
-            marks_superseded: false,
-            replay_connections: 1,
-            sqlite_synchronous: sqlite::Synchronous::Normal,
-        };
+        let config = nowhere();
         (Self::new(Database::new(&config), &config, barriers.handle()), Cuts(barriers))
+    }
+}
+
+/// A table that isn't there.
+pub(super) fn nowhere() -> BusConfig {
+    BusConfig {
+        url: DatabaseUrl::parse("sqlite:nowhere.db").expect("it is a URL"),
+        table: "nowhere".into(),
+        prefix: Prefix::default(),
+        owns_table: None,
+        retention: None,
+        poll_interval: Duration::from_secs(1),
+        wake: Wake::Poll,
+        max_payload_bytes: 1,
+        max_pending_bytes: 1,
+        marks_superseded: false,
+        replay_connections: 1,
+        sqlite_synchronous: sqlite::Synchronous::Normal,
     }
 }

@@ -34,7 +34,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Mark;
-use super::gaps::IdRange;
+use super::gaps::{Gaps, IdRange};
 
 /// A set of released ids, and of which history of a table they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,9 @@ const MAX_GAPS: usize = MAX_BYTES * 3 / 4 / 2;
 /// Of the form; another one would begin with another letter.
 const FORM: char = 'a';
 
+/// So many lives are remembered with which one goes on.
+const LIVES_BEFORE: usize = 4;
+
 /// The word where there is no position. It must be given to clients all the same: one that kept an
 /// older word would get twice what has come since.
 pub const NO_POSITION: &str = "none";
@@ -153,6 +156,34 @@ fn encode(history: u64, time: i64, ids: &Ids) -> Option<String> {
 }
 
 impl Era {
+    /// The life goes on, perhaps by another name: all that was released is in it.
+    pub fn goes_on_as(&mut self, life: Option<u64>, released: impl FnOnce() -> Ids) {
+        if life == self.history {
+            return;
+        }
+        let was_broken = self.broken_at.take().is_some();
+        if let (Some(name), Some(_), false) = (std::mem::replace(&mut self.history, life), life, was_broken) {
+            self.before.push((name, Arc::new(released())));
+            self.before.drain(..self.before.len().saturating_sub(LIVES_BEFORE));
+        }
+    }
+
+    /// Another life has begun then, by its clock.
+    pub fn ended(&self, life: Option<u64>, time: i64) -> Self {
+        let had_its_name = life.is_some() && life == self.history;
+        Self { history: life, broken_at: had_its_name.then_some(time), ..Self::default() }
+    }
+
+    /// A look that began at `time` was complete, and what was open then had been so for `open_for` seconds.
+    pub fn date(self: &mut Arc<Self>, time: i64, open_for: i64) {
+        // What this life gives is told by its time from what another of its name gave before.
+        let time = self.broken_at.map_or(time, |at| time.max(at.saturating_add(1)));
+        if (self.time, self.open_for) != (time, open_for) {
+            let era = Arc::make_mut(self);
+            (era.time, era.open_for) = (time, open_for);
+        }
+    }
+
     /// See [`Position::time`].
     pub fn written_by(&self) -> i64 {
         let time = self.time.saturating_sub(self.open_for);
@@ -189,6 +220,16 @@ impl Token {
 const MAX_OFFSET: i64 = (1 << 53) - 1;
 
 impl Ids {
+    /// What a tail has released, as positions say it: of a gap that waits for its age alone nothing will come.
+    pub fn released(gaps: &Gaps) -> Self {
+        Self { high: gaps.high(), gaps: gaps.unresolved().collect() }
+    }
+
+    /// What it has certainly released: of a gap nothing, although it may be given up soon.
+    pub fn certainly_released(gaps: &Gaps) -> Self {
+        Self { high: gaps.high(), gaps: gaps.open().collect() }
+    }
+
     pub fn contains(&self, id: i64) -> bool {
         let next = self.gaps.partition_point(|gap| gap.last < id);
         id <= self.high && self.gaps.get(next).is_none_or(|gap| id < gap.first)
@@ -232,6 +273,13 @@ impl Ids {
             probes[nearest - 1].last = probes.remove(nearest).last;
         }
         probes
+    }
+
+    /// The ids that are in both.
+    pub fn and(&self, other: &Self) -> Self {
+        let mut gaps = [&self.gaps[..], &other.gaps[..]].concat();
+        gaps.sort_unstable_by_key(|gap| gap.first);
+        Self { high: i64::MAX, gaps: joined(gaps) }.up_to(self.high.min(other.high))
     }
 
     /// Those of these up to an id, of which all that is missing may still come.
@@ -362,12 +410,14 @@ fn both(range: IdRange, others: &[IdRange]) -> impl Iterator<Item = IdRange> {
         .map(move |other| IdRange { first: other.first.max(range.first), last: other.last.min(range.last) })
 }
 
-/// Makes one of two that touch.
-fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
+/// Makes one of two that touch, or have ids in common. By their first ids they ascend.
+pub(super) fn joined(ranges: Vec<IdRange>) -> Vec<IdRange> {
     let mut all: Vec<IdRange> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match all.last_mut() {
-            Some(before) if before.last + 1 == range.first => before.last = range.last,
+            Some(before) if before.last.saturating_add(1) >= range.first => {
+                before.last = before.last.max(range.last);
+            }
             _ => all.push(range),
         }
     }

@@ -59,17 +59,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// What has certainly been released: of a gap nothing, although it may be given up soon.
+    /// For who trims.
     pub fn released(&self) -> Ids {
-        let gaps = self.gaps.lock();
-        Ids { high: gaps.high(), gaps: gaps.open().collect() }
+        Ids::certainly_released(&self.gaps.lock())
     }
 }
 
 const CONNECTION_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// So many lives are remembered with which this one goes on.
-const LIVES_BEFORE: usize = 4;
 
 impl Tail {
     /// Starts at the end of the log: what is there already was for those who listened.
@@ -158,7 +155,7 @@ impl Tail {
         };
         let (release, steps, strays, ignored) = {
             let mut gaps = self.progress.gaps.lock();
-            let (before, counts) = (released(&gaps), gaps.counts());
+            let (before, counts) = (Ids::released(&gaps), gaps.counts());
             let release = gaps.observe(&Tick { began, ended, found, new, full, last_value, facts });
             metrics().followed(&gaps);
             let steps = Steps::new(before, release.ids.clone(), release.late, gaps.high());
@@ -178,7 +175,7 @@ impl Tail {
         let (before, ranges) = {
             let mut gaps = self.progress.gaps.lock();
             let Some(ranges) = gaps.second_look(Instant::now()) else { return Ok(None) };
-            (released(&gaps), ranges)
+            (Ids::released(&gaps), ranges)
         };
         let request = Request { probes: ranges, above: i64::MAX, except: Vec::new() };
         let reader = self.reader.as_mut().expect("it was just opened");
@@ -276,30 +273,19 @@ impl Tail {
         Ok(true)
     }
 
-    /// The life that was followed goes on, perhaps by another name: all that was released is in it.
+    /// The life that was followed goes on.
     fn go_on_with(&mut self, life: Option<u64>) {
-        if life == self.era.history {
-            return;
-        }
-        let released = released(&self.progress.gaps.lock());
-        let era = Arc::make_mut(&mut self.era);
-        let was_broken = era.broken_at.take().is_some();
-        if let (Some(name), Some(_), false) = (std::mem::replace(&mut era.history, life), life, was_broken) {
-            era.before.push((name, Arc::new(released)));
-            era.before.drain(..era.before.len().saturating_sub(LIVES_BEFORE));
+        if life != self.era.history {
+            let gaps = &self.progress.gaps;
+            Arc::make_mut(&mut self.era).goes_on_as(life, || Ids::released(&gaps.lock()));
         }
     }
 
     /// All that had been committed by then was found.
     fn date(&mut self, time: i64) {
-        // What this life gives is told by its time from what another of its name gave before.
-        let time = self.era.broken_at.map_or(time, |at| time.max(at + 1));
         let open_since = self.progress.gaps.lock().unresolved_since();
         let open_for = open_since.map_or(0, |since| since.elapsed().as_secs().cast_signed());
-        if (self.era.time, self.era.open_for) != (time, open_for) {
-            let era = Arc::make_mut(&mut self.era);
-            (era.time, era.open_for) = (time, open_for);
-        }
+        self.era.date(time, open_for);
     }
 
     async fn disconnect(&mut self) {
@@ -320,10 +306,7 @@ impl Tail {
         let time = reader.time();
         let start = reader.start().await?;
         self.history = reader.history();
-        let history = reader.life();
-        let had_its_name = history.is_some() && history == self.era.history;
-        let broken_at = had_its_name.then_some(time);
-        self.era = Arc::new(Era { history, broken_at, ..Era::default() });
+        self.era = Arc::new(self.era.ended(reader.life(), time));
         *self.progress.gaps.lock() = Gaps::new(reader.evidence(), start, Instant::now());
         self.date(time);
         metrics().followed(&self.progress.gaps.lock());
@@ -426,7 +409,7 @@ impl Source for Tail {
 impl Tail {
     fn pass_barriers(&mut self) {
         let (gaps, era) = (&self.progress.gaps, &self.era);
-        self.barriers.pass(|| Cut::new(released(&gaps.lock()), era.clone()));
+        self.barriers.pass(|| Cut::new(Ids::released(&gaps.lock()), era.clone()));
     }
 
     async fn rest(&mut self) {
@@ -452,11 +435,6 @@ impl Tail {
         let longest = self.poll_interval.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
         tokio::time::sleep(longest.mul_f64(rand::random_range(0.5..=1.0))).await;
     }
-}
-
-/// What a position claims: of a gap that waits for its age alone nothing will come.
-fn released(gaps: &Gaps) -> Ids {
-    Ids { high: gaps.high(), gaps: gaps.unresolved().collect() }
 }
 
 #[derive(Clone, Copy)]

@@ -43,7 +43,7 @@ impl Log {
         let time = oldest(latest.iter().map(|row| row.created), cut);
         let before = cut.token_of(time, &has);
         let names = asked.into_iter().map(|(stream, _)| stream).collect();
-        Ok((before, self.replay(names, latest, has, time, cut.clone())))
+        Ok((before, self.replay(names, latest, has, time, cut.clone(), |_| false)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::database::Writer;
+use super::position::Ids;
 use super::tail::Progress;
 
 /// Small enough that another writer hardly waits: a batch is a few milliseconds.
@@ -23,6 +24,9 @@ pub(super) struct Trimmer {
     /// None: rows are left alone, by setting or because they are another's.
     retention_secs: Option<u64>,
     progress: Progress,
+    /// What had been released when the last round ended. A row whose transaction was open for longer than the
+    /// retention is old when it comes: all servers have had a round to see it, and so have those who read back.
+    settled: Ids,
     next: Instant,
     stage: Stage,
     rounds: u32,
@@ -38,7 +42,8 @@ impl Trimmer {
         let retention_secs = retention.map(|retention| retention.as_secs());
         // Not at once: a server that starts has better things to do.
         let next = Instant::now() + PAUSE;
-        Self { lead, retention_secs, progress, next, stage: Stage::Messages, rounds: 0 }
+        let settled = progress.released();
+        Self { lead, retention_secs, progress, settled, next, stage: Stage::Messages, rounds: 0 }
     }
 
     /// Resolves when there is a batch to trim; never, where nothing trims.
@@ -51,7 +56,7 @@ impl Trimmer {
 
     /// What failed is left for the next round, so that the other stages have theirs.
     pub fn failed(&mut self) {
-        self.next = Instant::now() + BETWEEN_ROUNDS;
+        self.rest();
         self.stage = match self.stage {
             Stage::Messages => Stage::Helpers,
             Stage::Helpers => Stage::Messages,
@@ -66,7 +71,9 @@ impl Trimmer {
                 let more = match self.retention_secs {
                     // Read before the batch is chosen: what is released later waits.
                     Some(retention) => {
-                        writer.trim(&self.lead, &self.progress.released(), retention, BATCH).await?
+                        // If another history has begun since, `settled` is of the one before.
+                        let released = self.progress.released().and(&self.settled);
+                        writer.trim(&self.lead, &released, retention, BATCH).await?
                     }
                     None => false,
                 };
@@ -77,7 +84,7 @@ impl Trimmer {
             Stage::Helpers => {
                 if !writer.trim_helpers(BATCH).await? {
                     self.stage = Stage::Messages;
-                    self.next = Instant::now() + BETWEEN_ROUNDS;
+                    self.rest();
                     self.rounds += 1;
                     if self.rounds.is_multiple_of(ROUNDS_TO_START_ANEW) {
                         writer.trim_from_the_start();
@@ -86,5 +93,10 @@ impl Trimmer {
             }
         }
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        self.next = Instant::now() + BETWEEN_ROUNDS;
+        self.settled = self.progress.released();
     }
 }

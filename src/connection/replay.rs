@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context as Task, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tablecast_protocol::Frame;
 
@@ -68,25 +68,8 @@ pub struct Replays {
 
 type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// A clock may be ahead of ours by so much.
-const CLOCKS_APART: Duration = Duration::from_secs(60);
 /// Messages of so many bytes go into one frame's run.
 const CHUNK_BYTES: usize = 16 << 10;
-
-impl History {
-    /// Whether a client's clock can be believed.
-    pub fn check_since(&self, since: i64) -> Result<(), Rejection> {
-        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        let now = seconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        if since > now.saturating_add(seconds(CLOCKS_APART)) {
-            return Err(Rejection::SinceAhead);
-        }
-        match self.window {
-            Some(window) if since < now.saturating_sub(seconds(window)) => Err(Rejection::TooOld),
-            _ => Ok(()),
-        }
-    }
-}
 
 impl Replays {
     pub fn push(&mut self, request: Request) {
@@ -149,9 +132,6 @@ async fn run(context: Arc<Context>, outbox: Arc<Outbox>, request: Request) -> Ou
 
 async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> Result<Outcome, Rejection> {
     let History { log, window, max_messages } = &context.history;
-    if let From::Since(since) = request.from {
-        context.history.check_since(since)?;
-    }
     // What is held by then is in the cut, and so in what is read. It stays until that is given: to who is
     // rejected it is due all the same.
     let held = Arc::new(AtomicUsize::new(0));
@@ -173,15 +153,13 @@ async fn resume(context: &Context, outbox: &Arc<Outbox>, request: &Request) -> R
             }
             log.missed(streams, resumed, cut, Most::OrNone(*max_messages)).await?
         }
-        // A newcomer to a state doesn't come here, but who asks again does.
-        From::Since(_) if request.past == Some(Past::Latest) => {
-            return Ok(Outcome::Give(Gift {
-                past: Past::Latest,
-                unless: None,
-                answer: Some(Answer::Confirm),
-            }));
-        }
         From::Since(since) => {
+            cut.accept_since(*since, *window)?;
+            // A newcomer to a state doesn't come here, but who asks again does.
+            if request.past == Some(Past::Latest) {
+                let (past, answer) = (Past::Latest, Some(Answer::Confirm));
+                return Ok(Outcome::Give(Gift { past, unless: None, answer }));
+            }
             let at_least = request.past.map_or(0, Past::count);
             log.since(streams, *since, at_least, cut, *max_messages).await?
         }

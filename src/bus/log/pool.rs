@@ -43,6 +43,13 @@ impl Pool {
         Self { database, places: Semaphore::new(connections.max(1)), idle: Arc::default() }
     }
 
+    /// Of one connection, which is there already, and is never closed.
+    #[cfg(test)]
+    pub fn of(database: Database, replayer: Replayer) -> Self {
+        let idle = Idle { connections: vec![(replayer, Instant::now())], is_watched: true };
+        Self { database, places: Semaphore::new(1), idle: Arc::new(Mutex::new(idle)) }
+    }
+
     pub async fn lend(&self) -> Result<Lent<'_>, sqlx::Error> {
         let place = self.places.acquire().await.expect("it is never closed");
         loop {

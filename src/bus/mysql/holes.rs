@@ -15,26 +15,45 @@
 //!    again, and may bring back by a ROLLBACK TO SAVEPOINT;
 //! 3. or taken it back: the id is not drawn again.
 //!
-//! A locking read that doesn't wait is done after that. Where it finds neither a row nor a lock, T is none
+//! A locking read that doesn't wait ([`Locks`](super::locks::Locks)) is done after that. Where it finds neither a row nor a lock, T is none
 //! of the first two, and g never comes.
 
-use super::Database;
-use super::connect::{Purpose, Session, code};
-use super::read::{required, within};
-use crate::bus::gaps::{IdRange, Start};
-use crate::bus::patience::in_time;
+use std::time::Duration;
 
-/// Asks about holes, by a connection beside the one that holds the start's snapshot: there locks would stay.
+use crate::bus::gaps::{IdRange, SETTLED, Start, Transaction};
+
+/// So long after the start's snapshot the first list of open transactions is begun, and each after the one before:
+/// longer than one takes to be complete, and to be made anew.
+pub const LIST_INTERVAL: Duration = SETTLED.saturating_add(Duration::from_millis(50));
+/// So many are waited for.
+pub const LISTS: usize = 20;
+
+/// Whether all that drew an id before the snapshot have written its row, or never will.
+#[derive(Debug, Default)]
+pub struct Writing {
+    /// Those that each list has shown within a statement.
+    since: Option<Vec<Transaction>>,
+}
+
+/// Takes in what is missing, says what to ask, and takes the answers in.
+#[derive(Debug)]
 pub struct Sieve {
-    session: Session,
-    table: String,
-    /// All that drew an id before the snapshot have written its row, or never will.
     all_have_written: bool,
     /// So many more refusals are looked into.
     refusals: usize,
+    /// To be asked about, the next ones last.
+    waiting: Vec<Vec<IdRange>>,
     kept: Vec<IdRange>,
     /// Nobody had written them, and somebody might yet.
     unwritten: Vec<IdRange>,
+}
+
+/// Whether a transaction has its hands on one of some ids.
+#[derive(Debug)]
+pub enum Answer {
+    /// These rows are there.
+    Rows(Vec<i64>),
+    Locked,
 }
 
 /// So many ranges are asked about at a time: they lie in a page of the start, which was just read.
@@ -47,68 +66,62 @@ const REFUSALS: usize = 2000;
 /// If it can't be shown that nobody is about to write them, so many of the youngest are gaps all the same.
 const YOUNGEST: usize = 1000;
 
-/// Whether a transaction has its hands on one of some ids.
-enum Answer {
-    /// These rows are there.
-    Rows(Vec<i64>),
-    Locked,
+impl Writing {
+    /// A list shows these within a statement. Says whether nobody is left.
+    pub fn ended(&mut self, mut now: Vec<Transaction>) -> bool {
+        if let Some(since) = &self.since {
+            now.retain(|transaction| since.contains(transaction));
+        }
+        self.since.insert(now).is_empty()
+    }
 }
 
 impl Sieve {
-    pub async fn open(database: &Database, all_have_written: bool) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            session: Session::open(&database.0.options, Purpose::Tail).await?,
-            table: database.0.table.clone(),
+    pub fn new(all_have_written: bool) -> Self {
+        Self {
             all_have_written,
             refusals: REFUSALS,
+            waiting: Vec::new(),
             kept: Vec::new(),
             unwritten: Vec::new(),
-        })
+        }
     }
 
-    /// Takes more holes in. They ascend, from call to call too.
-    pub async fn sift(&mut self, holes: Vec<IdRange>) -> Result<(), sqlx::Error> {
+    /// More holes. They ascend, from call to call too.
+    pub fn take_in(&mut self, holes: Vec<IdRange>) {
         let (long, short): (Vec<_>, Vec<_>) = holes.into_iter().partition(|hole| ids(hole) > IDS);
         self.kept.extend(long);
-        // Those still to be asked about, the next ones last.
-        let mut parts = parts(&short);
-        parts.reverse();
-        while let Some(part) = parts.pop() {
-            match in_time(self.ask(part)).await? {
-                Answer::Rows(rows) => {
-                    let (found, free): (Vec<IdRange>, Vec<IdRange>) =
-                        part.iter().partition(|hole| rows.iter().any(|id| hole.contains(*id)));
-                    self.kept.extend(found);
-                    if !self.all_have_written {
-                        self.unwritten.extend(free);
-                    }
-                }
-                Answer::Locked if part.len() == 1 || self.refusals == 0 => self.kept.extend(part),
-                Answer::Locked => {
-                    self.refusals -= 1;
-                    let (below, above) = part.split_at(part.len() / 2);
-                    parts.extend([above, below]);
-                }
-            }
-        }
-        Ok(())
+        self.waiting.extend(parts(&short).into_iter().rev().map(<[_]>::to_vec));
     }
 
-    async fn ask(&mut self, holes: &[IdRange]) -> Result<Answer, sqlx::Error> {
-        let lock = if self.session.server.is_mariadb { "LOCK IN SHARE MODE" } else { "FOR SHARE" };
-        let (table, ids) = (&self.table, within(holes));
-        let sql = format!("SELECT m.id FROM `{table}` AS m FORCE INDEX (PRIMARY) WHERE {ids} {lock} NOWAIT");
-        match self.session.rows(sql).await {
-            Ok(rows) => Ok(Answer::Rows(rows.iter().map(|row| required(row, 0)).collect::<Result<_, _>>()?)),
-            // MariaDB's answer and MySQL's.
-            Err(error) if matches!(code(&error), Some(1205 | 3572)) => Ok(Answer::Locked),
-            Err(error) => Err(error),
+    /// What to ask about next; none once all is known.
+    pub fn asks(&self) -> Option<&[IdRange]> {
+        self.waiting.last().map(Vec::as_slice)
+    }
+
+    /// To what it asks.
+    pub fn answered(&mut self, answer: Answer) {
+        let Some(mut part) = self.waiting.pop() else { return };
+        match answer {
+            Answer::Rows(rows) => {
+                let (found, free): (Vec<IdRange>, Vec<IdRange>) =
+                    part.into_iter().partition(|hole| rows.iter().any(|id| hole.contains(*id)));
+                self.kept.extend(found);
+                if !self.all_have_written {
+                    self.unwritten.extend(free);
+                }
+            }
+            Answer::Locked if part.len() == 1 || self.refusals == 0 => self.kept.extend(part),
+            Answer::Locked => {
+                self.refusals -= 1;
+                let above = part.split_off(part.len() / 2);
+                self.waiting.extend([above, part]);
+            }
         }
     }
 
     /// What is left of the holes.
-    pub async fn finish(self, start: &mut Start) {
-        self.session.close().await;
+    pub fn finish(self, start: &mut Start) {
         let mut unwritten = self.unwritten;
         start.holes = self.kept;
         start.holes.extend(unwritten.split_off(unwritten.len().saturating_sub(YOUNGEST)));
@@ -155,5 +168,35 @@ mod tests {
         let (half, whole) = (IdRange { first: 1, last: IDS / 2 }, IdRange { first: 1, last: IDS });
         assert_eq!(lengths(&[half, half, half, whole, single(1)]), [2, 1, 1, 1]);
         assert_eq!(lengths(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_hole_is_dropped_if_it_is_free_and_nobody_may_be_about_to_fill_it() {
+        let holes: Vec<IdRange> = (1..=9).map(|n| IdRange { first: 10 * n, last: 10 * n + 4 }).collect();
+        let sifted = |all_have_written| {
+            let mut sieve = Sieve::new(all_have_written);
+            sieve.take_in(holes.clone());
+            while let Some(asked) = sieve.asks() {
+                // One has been filled meanwhile, and one is locked.
+                let is_locked = asked.iter().any(|hole| hole.contains(72));
+                let rows = if asked.iter().any(|hole| hole.contains(33)) { vec![33] } else { Vec::new() };
+                sieve.answered(if is_locked { Answer::Locked } else { Answer::Rows(rows) });
+            }
+            let mut start = Start::default();
+            sieve.finish(&mut start);
+            start.holes
+        };
+        assert_eq!(sifted(true), [holes[2], holes[6]]);
+        assert_eq!(sifted(false), holes);
+    }
+
+    #[test]
+    fn who_is_within_a_statement_is_waited_for_until_it_was_seen_between_two() {
+        let list = |names: &[u64]| names.iter().map(|name| Transaction(*name)).collect();
+        let mut writing = Writing::default();
+        assert!(!writing.ended(list(&[1, 2])));
+        assert!(!writing.ended(list(&[2, 3])));
+        assert!(writing.ended(list(&[1, 3])), "they have begun another statement since");
+        assert!(Writing::default().ended(list(&[])));
     }
 }

@@ -9,8 +9,9 @@
 mod connect;
 mod error;
 mod history;
-mod holes;
+pub(super) mod holes;
 mod list;
+mod locks;
 mod migrate;
 mod read;
 mod replay;

@@ -8,14 +8,13 @@ use tokio::time::Instant;
 use super::Database;
 use super::connect::{Purpose, Session, bare, bytes, number, text};
 use super::history::{Continuity, Fingerprint, History, Mark};
-use super::holes::Sieve;
+use super::holes::{LIST_INTERVAL, LISTS, Sieve, Writing};
 use super::list::Lists;
+use super::locks::Locks;
 use super::schema;
 use crate::bus::channel_hash;
 use crate::bus::clock::Clock;
-use crate::bus::gaps::{
-    Evidence, FREE_RANGES, Facts, IdRange, MAX_STRAYS, Request, SETTLED, Start, Transaction,
-};
+use crate::bus::gaps::{Evidence, FREE_RANGES, Facts, IdRange, MAX_STRAYS, Request, Start, Transaction};
 use crate::bus::patience::in_time;
 use crate::bus::row::{Content, PAGE_BYTES, PAGE_ROWS, Page, Row as MessageRow};
 
@@ -37,10 +36,6 @@ pub const FIRST_PAGE_ROWS: usize = 64;
 const FIRST_START_ROWS: usize = 10_000;
 const START_ROWS: std::ops::RangeInclusive<usize> = 1000..=100_000;
 const START_PAGE_TIME: std::ops::Range<Duration> = Duration::from_millis(250)..Duration::from_secs(1);
-/// So many lists of open transactions are waited for at the start, and so long for each: longer than one
-/// takes to be complete, and to be made anew.
-const START_LISTS: usize = 20;
-const START_LIST_INTERVAL: Duration = SETTLED.saturating_add(Duration::from_millis(50));
 /// How often to ask which id comes next.
 const COUNTER_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -124,7 +119,7 @@ impl Reader {
             in_time(self.next_id()).await?.and_then(|next| i64::try_from(next).ok()).unwrap_or(i64::MAX);
         let mut start = Start::default();
         let mut page_rows = FIRST_START_ROWS;
-        let mut sieve: Option<Sieve> = None;
+        let mut sieve: Option<(Sieve, Locks)> = None;
         loop {
             let page = bare(HOLES)
                 .replace("{{table}}", &table)
@@ -145,10 +140,14 @@ impl Reader {
             // The few that each look can ask for need no list.
             if sieve.is_none() && start.holes.len() > FREE_RANGES {
                 let all_have_written = self.all_have_written().await?;
-                sieve = Some(Sieve::open(&self.database, all_have_written).await?);
+                sieve = Some((Sieve::new(all_have_written), Locks::open(&self.database).await?));
             }
-            if let Some(sieve) = &mut sieve {
-                sieve.sift(std::mem::take(&mut start.holes)).await?;
+            if let Some((sieve, locks)) = &mut sieve {
+                sieve.take_in(std::mem::take(&mut start.holes));
+                while let Some(holes) = sieve.asks() {
+                    let answer = locks.ask(holes).await?;
+                    sieve.answered(answer);
+                }
             }
         }
         let strays = format!("SELECT id FROM `{table}` WHERE id >= {next} ORDER BY id LIMIT {MAX_STRAYS}");
@@ -156,8 +155,9 @@ impl Reader {
             start.strays.push(required(&row, 0)?);
         }
         in_time(self.session.run("COMMIT")).await?;
-        if let Some(sieve) = sieve {
-            sieve.finish(&mut start).await;
+        if let Some((sieve, locks)) = sieve {
+            locks.close().await;
+            sieve.finish(&mut start);
         }
         self.history.passed(start.high);
         Ok(start)
@@ -169,19 +169,14 @@ impl Reader {
         if self.lists.is_none() {
             return Ok(false);
         }
-        let mut before: Option<Vec<Transaction>> = None;
-        for _ in 0..START_LISTS {
-            tokio::time::sleep(START_LIST_INTERVAL).await;
+        let mut writing = Writing::default();
+        for _ in 0..LISTS {
+            tokio::time::sleep(LIST_INTERVAL).await;
             let Some(open) = in_time(self.list()).await? else { continue };
-            let mut writing: Vec<_> =
-                open.into_iter().filter(|open| open.writes).map(|open| open.transaction).collect();
-            if let Some(before) = before {
-                writing.retain(|transaction| before.contains(transaction));
-            }
-            if writing.is_empty() {
+            let now = open.into_iter().filter(|open| open.writes).map(|open| open.transaction);
+            if writing.ended(now.collect()) {
                 return Ok(true);
             }
-            before = Some(writing);
         }
         Ok(false)
     }

@@ -40,6 +40,13 @@ proptest! {
     }
 
     #[test]
+    fn what_is_in_both_is_in_each(one in any_ids(), other in any_ids()) {
+        let both = one.and(&other);
+        prop_assert_eq!(set_of(&both), &set_of(&one) & &set_of(&other));
+        prop_assert!(both.gaps.is_sorted_by(|gap, next| gap.last + 1 < next.first) && both.high <= one.high);
+    }
+
+    #[test]
     fn what_is_missed_is_what_the_server_has_and_the_client_has_not(
         client in any_ids(), server in any_ids(),
     ) {

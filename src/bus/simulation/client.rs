@@ -1,9 +1,10 @@
 use super::database::STREAMS;
 use super::judge::Fault;
 use super::random::Random;
-use super::server::{Messages, Server};
+use super::server::Server;
 use super::stage::{HOPPING, MS, SECOND, Stage, Time};
 use super::subscription::{Kept, Subscription};
+use crate::bus::Messages;
 
 /// A connection that is lost now and then, and made anew to any server.
 pub struct Client {
@@ -21,7 +22,7 @@ impl Client {
     }
 
     pub fn next(&self) -> Time {
-        self.subscriptions.iter().filter_map(Subscription::replays_at).fold(self.due, Time::min)
+        self.subscriptions.iter().filter_map(Subscription::reads_at).fold(self.due, Time::min)
     }
 
     pub fn is_settled(&self) -> bool {
@@ -31,7 +32,10 @@ impl Client {
     pub fn step(&mut self, servers: &[Server], stage: &mut Stage) -> Result<(), Fault> {
         let Some(at) = self.server else { return self.come(servers, stage) };
         if stage.now == self.due {
-            if stage.now < HOPPING {
+            let reads = self.subscriptions.iter().any(|subscription| subscription.reads_at().is_some());
+            if reads && stage.random.one_in(2) {
+                self.due += 1 + stage.random.below(4 * SECOND);
+            } else if stage.now < HOPPING {
                 self.leave(stage);
             } else {
                 self.due = Time::MAX;
@@ -40,7 +44,7 @@ impl Client {
         }
         let life = servers[at].life.as_ref().expect("who was on it has left");
         for subscription in &mut self.subscriptions {
-            if subscription.replays_at() == Some(stage.now) && subscription.replay(life, stage)? == Kept::No {
+            if subscription.reads_at() == Some(stage.now) && subscription.read(life, stage)? == Kept::No {
                 self.leave(stage);
                 break;
             }
@@ -66,7 +70,7 @@ impl Client {
 
     fn leave(&mut self, stage: &mut Stage) {
         self.server = None;
-        let longest = stage.random.any_of(&[50 * MS, 3 * SECOND]);
+        let longest = stage.random.any_of(&[50 * MS, 50 * MS, 3 * SECOND, 3 * SECOND, 8 * SECOND]);
         self.due = stage.now + 1 + stage.random.below(longest);
         for subscription in &mut self.subscriptions {
             subscription.leave();
@@ -96,9 +100,10 @@ impl Client {
         if self.server != Some(at) {
             return Ok(());
         }
-        for message in &batch.messages {
+        let mut tokens = batch.tokens();
+        for (index, message) in batch.messages.iter().enumerate() {
             for subscription in &mut self.subscriptions {
-                if subscription.get(batch, message, stage)? == Kept::No {
+                if subscription.get(message, &mut || tokens.after(index), stage)? == Kept::No {
                     self.leave(stage);
                     return Ok(());
                 }
@@ -120,7 +125,10 @@ impl Client {
         }
     }
 
-    pub fn is_owed(&self, row: usize) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.is_owed(row))
+    /// A row is there no more.
+    pub fn trimmed(&mut self, row: usize, stage: &mut Stage) {
+        for subscription in &mut self.subscriptions {
+            subscription.trimmed(row, stage);
+        }
     }
 }

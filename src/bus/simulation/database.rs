@@ -2,9 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::random::Random;
 use super::scene::Scene;
-use super::stage::Moment;
+use super::stage::{FIRST_DATE, Moment};
+use super::writers::Writers;
 use crate::bus::gaps::{Evidence, IdRange, Request, Snapshot, Start};
-use crate::bus::position::Ids;
+use crate::bus::mysql::holes::Answer;
 
 /// A table, its sequence and its transaction ids.
 pub struct Database {
@@ -26,6 +27,7 @@ pub struct Database {
     xids: BTreeSet<u64>,
 }
 
+#[derive(Default)]
 pub struct Row {
     pub id: i64,
     /// None: another prefix's, or one whose positions promise nothing.
@@ -34,9 +36,22 @@ pub struct Row {
     pub orderly: bool,
     pub transaction: u64,
     pub drawn: Moment,
+    /// By its writer's clock: seconds since 1970, as all dates.
+    pub created: i64,
+    /// Of its payload, as it says.
+    pub size: usize,
     pub committed: Option<Moment>,
+    pub committed_on: i64,
+    pub trimmed: Option<Trimmed>,
     /// It was committed once, and a promoted replica never had it.
     pub lost: bool,
+}
+
+#[derive(Clone, Copy)]
+pub struct Trimmed {
+    /// Its transaction was open for long before anybody could know of it, since no row with a higher id was
+    /// there: positions may say that whoever has them lacks nothing as old.
+    pub was_hidden: bool,
 }
 
 struct Commit {
@@ -58,6 +73,10 @@ pub struct View {
 pub const STREAMS: u64 = 3;
 /// With every second one missing, a position has too many gaps for a word.
 const OLD_IDS: i64 = 250;
+/// A position covers a transaction from when the next row shows that there is one.
+const HIDDEN_FOR: i64 = 20;
+/// Above what comes with a row that is listed.
+const LARGE: usize = 20_000;
 
 impl Database {
     pub fn new(scene: Scene, random: &mut Random) -> Self {
@@ -84,12 +103,11 @@ impl Database {
     fn age(&mut self) {
         for id in (1..=OLD_IDS).step_by(2) {
             let stream = Some(id as usize % STREAMS as usize);
-            let row =
-                Row { id, stream, orderly: true, transaction: 0, drawn: 0, committed: None, lost: false };
-            self.insert(row);
+            let created = FIRST_DATE - 2 * (OLD_IDS - id);
+            self.insert(Row { id, stream, orderly: true, created, ..Row::default() });
         }
         self.last_value = OLD_IDS;
-        self.commit(&Vec::from_iter(0..self.rows.len()), 0);
+        self.commit(&Vec::from_iter(0..self.rows.len()), 0, FIRST_DATE);
     }
 }
 
@@ -115,13 +133,15 @@ impl Database {
     }
 
     pub fn insert(&mut self, row: Row) -> usize {
-        self.rows.push(row);
+        let size = if self.rows.len().is_multiple_of(4) { LARGE } else { 1 };
+        self.rows.push(Row { size, ..row });
         self.rows.len() - 1
     }
 
-    pub fn commit(&mut self, rows: &[usize], moment: Moment) {
+    pub fn commit(&mut self, rows: &[usize], moment: Moment, date: i64) {
         for &row in rows {
             self.rows[row].committed = Some(moment);
+            self.rows[row].committed_on = date;
             self.table.insert(self.rows[row].id, row);
         }
         self.log(rows);
@@ -164,7 +184,15 @@ impl Database {
     }
 
     pub fn trim(&mut self, row: usize) {
+        let was_hidden = self.was_hidden(row);
+        self.rows[row].trimmed = Some(Trimmed { was_hidden });
         self.table.remove(&self.rows[row].id);
+    }
+
+    fn was_hidden(&self, row: usize) -> bool {
+        let Row { id, created, .. } = self.rows[row];
+        let later = self.rows.iter().filter(|row| row.id > id && row.committed.is_some());
+        later.map(|row| row.committed_on).min().is_none_or(|shown| shown - created > HIDDEN_FOR)
     }
 }
 
@@ -186,6 +214,14 @@ impl Database {
             start.high = id;
         }
         start
+    }
+
+    /// As InnoDB answers who asks about holes.
+    pub fn answer(&self, holes: &[IdRange], writers: &Writers) -> Answer {
+        if writers.hold(holes, self) {
+            return Answer::Locked;
+        }
+        Answer::Rows(self.in_ranges(holes).map(|row| self.rows[row].id).collect())
     }
 
     /// One look, of up to `page` rows.
@@ -220,23 +256,14 @@ impl Database {
         newer.into_iter().any(|(_, newer)| self.rows[*newer].stream == stream)
     }
 
-    pub fn in_ranges(&self, stream: usize, ranges: &[IdRange]) -> impl Iterator<Item = usize> {
-        let rows = ranges.iter().flat_map(|range| self.table.range(range.first..=range.last));
-        rows.map(|(_, row)| *row).filter(move |row| self.rows[*row].stream == Some(stream))
+    pub fn in_ranges(&self, ranges: &[IdRange]) -> impl DoubleEndedIterator<Item = usize> {
+        let ranges = ranges.iter().filter(|range| range.first <= range.last);
+        ranges.flat_map(|range| self.table.range(range.first..=range.last)).map(|(_, row)| *row)
     }
 
-    /// The last rows of a stream, oldest first.
-    pub fn last(&self, stream: usize, released: &Ids, count: usize) -> Vec<usize> {
-        let newest_first = self.table.range(..=released.high).rev();
-        let of_stream = newest_first
-            .filter(|(id, row)| self.rows[**row].stream == Some(stream) && released.contains(**id));
-        let mut last: Vec<usize> = of_stream.map(|(_, row)| *row).take(count).collect();
-        last.reverse();
-        last
-    }
-
-    pub fn latest(&self, stream: usize, released: &Ids) -> Option<usize> {
-        self.last(stream, released, 1).pop()
+    pub fn latest(&self, stream: usize) -> Option<usize> {
+        let mut newest_first = self.table.values().rev().copied();
+        newest_first.find(|row| self.rows[*row].stream == Some(stream))
     }
 }
 

@@ -1,8 +1,9 @@
 //! The model: what each server and each client is owed.
 
 use super::database::{Database, Row};
-use super::stage::Moment;
-use crate::bus::position::Ids;
+use super::stage::{Moment, Stage};
+use crate::bus::Rejection;
+use crate::bus::position::{Ids, NO_POSITION, Position};
 
 /// A promise that was broken, by ids.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +28,42 @@ pub enum Fault {
     NotDrained(usize),
 }
 
+/// A cut is of a look that began so long ago at most.
+const LATEST_LOOK_SECS: i64 = 10;
+
+/// What somebody came with who is turned away.
+pub enum Claim {
+    Word(String),
+    /// When its page was made.
+    Since(i64),
+    /// Nothing: it can't be turned away.
+    None,
+}
+
+/// Who is told that something is missing is told so for a reason.
+pub fn rejected(rejection: &Rejection, claim: &Claim, stage: &Stage) -> Result<(), Fault> {
+    let window = stage.window().map_or(i64::MAX, |window| window.as_secs().cast_signed());
+    let (now, position) = (stage.date(), Position::decode);
+    let is_right = match (rejection, claim) {
+        (Rejection::TooManyGaps, Claim::Word(word)) => word == NO_POSITION,
+        (Rejection::AnotherHistory, Claim::Word(word)) => {
+            position(word).is_ok_and(|position| position.history != stage.database.history)
+        }
+        // A server that has been started since knows no id above the rows that are left.
+        (Rejection::Ahead, Claim::Word(word)) => {
+            position(word).is_ok_and(|position| !stage.database.table.contains_key(&position.ids.high))
+        }
+        (Rejection::TooOld, Claim::Word(word)) => {
+            position(word).is_ok_and(|position| now - position.time > window)
+        }
+        (Rejection::TooOld, Claim::Since(since)) => now - since > window,
+        (Rejection::SinceAhead, Claim::Since(since)) => since - now > 60 - LATEST_LOOK_SECS,
+        (Rejection::TooMany(_), Claim::Word(_) | Claim::Since(_)) => true,
+        _ => false,
+    };
+    if is_right { Ok(()) } else { Err(Fault::ToldWrongly) }
+}
+
 /// Rows that a server has yet to release, or a client yet to get: committed, and not given.
 #[derive(Default)]
 pub struct Owed(Vec<usize>);
@@ -34,12 +71,26 @@ pub struct Owed(Vec<usize>);
 impl Owed {
     /// What is in the table and not in what somebody begins with.
     pub fn beyond(ids: &Ids, stream: usize, database: &Database) -> Self {
-        let rows = database.table.values().copied();
-        let is_owed = |row: &usize| {
-            let row = &database.rows[*row];
-            row.stream == Some(stream) && !ids.contains(row.id)
-        };
-        Self(rows.filter(is_owed).collect())
+        Self::of(stream, database, |row| row.trimmed.is_none() && !ids.contains(row.id))
+    }
+
+    /// And all that was written at `since` or later, also if it is there no more.
+    pub fn since(since: i64, released: &Ids, stream: usize, database: &Database) -> Self {
+        Self::of(stream, database, |row| {
+            row.created >= since || (row.trimmed.is_none() && !released.contains(row.id))
+        })
+    }
+
+    pub fn all_but(others: &Self, stream: usize, database: &Database) -> Self {
+        let all = Self::of(stream, database, |_| true);
+        Self(all.0.into_iter().filter(|row| !others.contains(*row)).collect())
+    }
+
+    fn of(stream: usize, database: &Database, is_owed: impl Fn(&Row) -> bool) -> Self {
+        let rows = database.rows.iter().enumerate();
+        let there =
+            rows.filter(|(_, row)| row.committed.is_some() && !row.lost && row.stream == Some(stream));
+        Self(there.filter(|(_, row)| is_owed(row)).map(|(at, _)| at).collect())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -98,5 +149,11 @@ impl Owed {
 
     pub fn contains(&self, row: usize) -> bool {
         self.0.contains(&row)
+    }
+
+    pub fn remove(&mut self, row: usize) -> bool {
+        let before = self.0.len();
+        self.0.retain(|owed| *owed != row);
+        self.0.len() < before
     }
 }

@@ -57,7 +57,9 @@ impl Script {
             return Self::of_all(random);
         }
         let mut script = Self::new();
-        script.steps.extend([(0, Lock), (0, Draw), (random.below(80 * MS), Write), (0, Put)]);
+        // And a row may wait for a lock.
+        let waits = if random.one_in(4) { random.below(2 * SECOND) } else { 0 };
+        script.steps.extend([(0, Lock), (0, Draw), (random.below(80 * MS), Write), (waits, Put)]);
         if random.one_in(2) {
             script.steps.push((random.below(4 * SECOND), Lock));
             script.insert(random);

@@ -1,14 +1,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::database::View;
+use super::database::{Row, View};
 use super::judge::{Fault, Owed};
 use super::random::Random;
 use super::scene::Barrier;
-use super::stage::{MS, Moment, SECOND, Sight, Stage, Time, WRITING};
-use crate::bus::barrier::Barriers;
-use crate::bus::gaps::{Evidence, Facts, Gaps, Request, Tick};
-use crate::bus::position::{Ids, Steps};
+use super::stage::{DATES_A_SECOND, MS, Moment, SECOND, Sight, Stage, Time, WRITING};
+use super::start::Starting;
+use crate::bus::barrier::{BarrierHandle, Barriers};
+use crate::bus::gaps::{Evidence, FREE_RANGES, Facts, Gaps, Request, Start, Tick};
+use crate::bus::position::{Era, Ids, Steps};
+use crate::bus::{Cut, Mark, Message, Messages};
+use crate::stream::{Prefix, Stream};
 
 /// One that follows the table, as `Tail` does, in ticks whose parts come at different moments.
 pub struct Server {
@@ -19,6 +23,9 @@ pub struct Server {
     /// Few gaps are treated as if they were many.
     is_pressed: bool,
     lists_each: Time,
+    /// It asks about few holes, too.
+    sifts: bool,
+    starting: Option<Starting>,
     /// None while it is down.
     pub life: Option<Life>,
 }
@@ -26,13 +33,17 @@ pub struct Server {
 /// A tail, from the start of its process or of a history to their end.
 pub struct Life {
     pub gaps: Gaps,
-    pub history: u64,
+    era: Arc<Era>,
     /// Made when the database had been restarted so often.
     pub connection: u64,
     pub owed: Owed,
+    started: Time,
+    /// What had been released when it trimmed last.
+    settled: Ids,
     phase: Phase,
-    barriers: Barriers<Ids>,
+    barriers: Barriers<Cut>,
     began: Time,
+    look_began: i64,
     next_list: Time,
 }
 
@@ -53,29 +64,14 @@ pub enum Handed {
     NewHistory,
 }
 
-pub struct Messages {
-    pub messages: Vec<Message>,
-    steps: Steps,
-}
-
-pub struct Message {
-    pub row: usize,
-    pub superseded: bool,
-    /// So many ids had been released with it.
-    count: usize,
-}
-
 /// A barrier that was asked for.
 pub struct Asked {
-    pub answer: Pin<Box<dyn Future<Output = Option<Ids>>>>,
+    pub answer: Pin<Box<dyn Future<Output = Option<Cut>>>>,
     pub at: Moment,
 }
 
-impl Messages {
-    pub fn released_with(&self, message: &Message) -> Ids {
-        self.steps.after(message.count)
-    }
-}
+/// Between two rounds of trimming: a minute, by the clock of dates.
+pub const ROUND: Time = 3 * SECOND;
 
 impl Server {
     pub fn new(random: &mut Random) -> Self {
@@ -85,18 +81,21 @@ impl Server {
             page: random.any_of(&[3, 10, 100, 1000]),
             is_pressed: random.one_in(2),
             lists_each: random.any_of(&[20 * MS, 150 * MS]),
+            sifts: random.one_in(2),
+            starting: None,
             life: None,
         }
     }
 
     pub fn stop(&mut self, stage: &mut Stage) {
         self.stops_at = None;
-        self.life = None;
+        (self.starting, self.life) = (None, None);
         self.due = stage.now + stage.random.below(2 * SECOND);
     }
 
     /// Its connection is gone, and with it the tick under way.
     pub fn cut_off(&mut self, stage: &mut Stage) {
+        self.starting = None;
         if let Some(life) = &mut self.life {
             life.phase = Phase::Idle;
             life.owed.drop_lost(&stage.database);
@@ -106,6 +105,9 @@ impl Server {
 
     /// A row was committed. It may hear of that.
     pub fn owe(&mut self, row: usize, stage: &mut Stage) {
+        if let Some(starting) = &mut self.starting {
+            starting.owed.add(row);
+        }
         let Some(life) = &mut self.life else { return };
         life.owed.add(row);
         if matches!(life.phase, Phase::Idle) && stage.random.one_in(2) {
@@ -113,16 +115,78 @@ impl Server {
         }
     }
 
+    /// A row is there no more. Of what nobody need have waited for, it may never have heard.
+    pub fn trimmed(&mut self, row: usize, stage: &Stage) {
+        if stage.database.rows[row].orderly {
+            return;
+        }
+        if let Some(starting) = &mut self.starting {
+            starting.owed.remove(row);
+        }
+        if let Some(life) = &mut self.life {
+            life.owed.remove(row);
+        }
+    }
+
+    /// What is old goes, as far as it has been released here.
+    pub fn trim(&mut self, stage: &mut Stage) -> Vec<usize> {
+        let (Some(life), Some(retention)) = (&mut self.life, stage.retention) else { return Vec::new() };
+        if stage.now < life.started + ROUND && stage.scene.trims_settled {
+            return Vec::new();
+        }
+        let now = Ids::certainly_released(&life.gaps);
+        let settled = std::mem::replace(&mut life.settled, now.clone());
+        let released = if stage.scene.trims_settled { settled.and(&now) } else { now };
+        let (oldest, everything) = (stage.date() - retention, !stage.scene.trims_released);
+        let is_old = |row: &Row| row.created < oldest;
+        let rows = stage.database.table.iter().filter(|(_, row)| is_old(&stage.database.rows[**row]));
+        let old = rows.filter(|(id, _)| everything || released.contains(**id)).map(|(_, row)| *row);
+        let old: Vec<usize> = old.collect();
+        for row in &old {
+            stage.saw(Sight::Trimmed);
+            stage.database.trim(*row);
+        }
+        old
+    }
+
     pub fn is_done(&self) -> bool {
         let has_all = |life: &Life| life.owed.is_empty() && life.gaps.open_ranges() == 0;
         self.stops_at.is_none() && self.life.as_ref().is_some_and(has_all)
     }
 
+    /// The next part of its start, and how long to wait after it.
+    fn start(&mut self, stage: &mut Stage) -> Time {
+        let lists = stage.scene.evidence == Evidence::OpenTransactions;
+        let mut starting = match self.starting.take() {
+            None => {
+                let starting = Starting::new(stage);
+                if lists && (self.sifts || starting.started.holes.len() > FREE_RANGES) {
+                    let pause = starting.pause(&stage.scene);
+                    self.starting = Some(starting);
+                    return pause;
+                }
+                starting
+            }
+            Some(mut starting) => {
+                if let Some(pause) = starting.step(stage) {
+                    self.starting = Some(starting);
+                    return pause;
+                }
+                starting
+            }
+        };
+        let history = Some(stage.database.history);
+        let era = Era { history, time: starting.date, ..Era::default() };
+        let started = std::mem::take(&mut starting.started);
+        let life = Life::begin(stage, started, era, self.is_pressed);
+        self.life = Some(Life { owed: starting.owed, ..life });
+        0
+    }
+
     /// The next part of a tick.
     pub fn step(&mut self, stage: &mut Stage) -> Result<Handed, Fault> {
         let Some(life) = &mut self.life else {
-            self.life = Some(Life::begin(stage, self.is_pressed));
-            self.due += 1;
+            self.due += 1 + self.start(stage);
             return Ok(Handed::Nothing);
         };
         match std::mem::replace(&mut life.phase, Phase::Idle) {
@@ -143,7 +207,7 @@ impl Server {
                 if lists {
                     life.next_list = stage.now + self.lists_each;
                 }
-                life.began = stage.now;
+                (life.began, life.look_began) = (stage.now, stage.date());
                 life.phase = Phase::Begun(life.gaps.request(lists), lists);
             }
             Phase::Begun(request, lists) => {
@@ -179,21 +243,24 @@ impl Server {
 }
 
 impl Life {
-    fn begin(stage: &Stage, is_pressed: bool) -> Self {
+    fn begin(stage: &Stage, start: Start, era: Era, is_pressed: bool) -> Self {
         let now = stage.instant(stage.now);
-        let mut gaps = Gaps::new(stage.scene.evidence, stage.database.start(), now);
+        let mut gaps = Gaps::new(stage.scene.evidence, start, now);
         gaps.rules = stage.scene.gaps;
         if is_pressed {
             (gaps.rules.free_ranges, gaps.rules.probes_at_a_time) = (0, 1);
         }
         Self {
+            started: stage.now,
+            settled: Ids::certainly_released(&gaps),
             gaps,
-            history: stage.database.history,
+            era: Arc::new(era),
             connection: stage.database.restarts,
             owed: Owed::default(),
             phase: Phase::Idle,
             barriers: Barriers::new(Arc::default()),
             began: stage.now,
+            look_began: stage.date(),
             next_list: stage.now,
         }
     }
@@ -204,9 +271,10 @@ impl Life {
         if self.connection != database.restarts {
             self.connection = database.restarts;
             self.gaps.reconnected();
-            let follows = self.history == database.history || !stage.scene.notices_loss;
+            let follows = self.history() == database.history || !stage.scene.notices_loss;
             if follows {
-                self.history = database.history;
+                let gaps = &self.gaps;
+                Arc::make_mut(&mut self.era).goes_on_as(Some(database.history), || Ids::released(gaps));
             }
             return follows;
         }
@@ -214,12 +282,14 @@ impl Life {
     }
 
     fn begin_anew(&mut self, stage: &Stage, is_pressed: bool) -> Result<Handed, Fault> {
-        if self.history == stage.database.history {
+        if self.history() == stage.database.history {
             return Err(Fault::ToldWrongly);
         }
         let barriers = std::mem::replace(&mut self.barriers, Barriers::new(Arc::default()));
-        *self = Self { barriers, ..Self::begin(stage, is_pressed) };
+        let era = self.era.ended(Some(stage.database.history), stage.date());
+        *self = Self { barriers, ..Self::begin(stage, stage.database.start(), era, is_pressed) };
         self.barriers.end_look();
+        self.date(stage);
         Ok(Handed::NewHistory)
     }
 
@@ -238,7 +308,7 @@ impl Life {
             .iter()
             .map(|row| stage.scene.marks_superseded && database.supersedes(*row, request.above))
             .collect();
-        let before = self.released();
+        let before = Ids::released(&self.gaps);
         let thrown_away = self.gaps.counts().thrown_away;
         let release = self.gaps.observe(&Tick {
             began: stage.instant(self.began),
@@ -249,14 +319,16 @@ impl Life {
             last_value,
             facts,
         });
-        let mut messages = Vec::new();
+        let (mut messages, mut counts) = (Vec::new(), Vec::new());
         let row_of = |id| rows.binary_search_by_key(&id, |row| database.rows[*row].id);
         for (index, id) in release.ids.iter().enumerate() {
             let at = row_of(*id).map_err(|_| Fault::NeverCommitted(*id))?;
             self.owed.give(rows[at], database)?;
             let superseded = superseded.get(at).is_some_and(|superseded| *superseded);
-            if database.rows[rows[at]].stream.is_some() {
-                messages.push(Message { row: rows[at], superseded, count: index + 1 });
+            if let Some(stream) = database.rows[rows[at]].stream {
+                let (stream, payload) = (name(stream), rows[at].to_string().into());
+                messages.push(Message { stream, payload, superseded, mark: Mark(*id) });
+                counts.push(index + 1);
             }
         }
         self.judge(stage)?;
@@ -264,35 +336,47 @@ impl Life {
             stage.saw(Sight::AskedTooLittle);
         }
 
-        if !release.again {
+        let again = release.again;
+        let steps = Steps::new(before, release.ids, release.late, self.gaps.high());
+        let messages = Messages { messages, counts, steps, era: self.era.clone() };
+        if !again {
             if stage.scene.barrier == Barrier::AnyLook {
                 self.barriers.begin_look();
             }
             self.barriers.end_look();
+            self.date(stage);
         }
-        let steps = Steps::new(before, release.ids, release.late, self.gaps.high());
-        Ok((Messages { messages, steps }, release.again))
+        Ok((messages, again))
     }
 
     /// What is neither released nor waited for never comes, and a position must not have it.
     fn judge(&self, stage: &Stage) -> Result<(), Fault> {
-        if let Some(id) = self.owed.lost_by(&self.passed(), &stage.database) {
+        if let Some(id) = self.owed.lost_by(&Ids::certainly_released(&self.gaps), &stage.database) {
             return Err(Fault::Lost(id));
         }
-        match self.owed.claimed_by(&self.released(), &stage.database) {
+        match self.owed.claimed_by(&Ids::released(&self.gaps), &stage.database) {
             Some(id) => Err(Fault::Claimed(id)),
             None => Ok(()),
         }
     }
 
-    /// As `Tail` tells it to those who want to resume.
-    pub fn released(&self) -> Ids {
-        Ids { high: self.gaps.high(), gaps: self.gaps.unresolved().collect() }
+    /// As `Tail` dates what it has released once a look was complete.
+    fn date(&mut self, stage: &Stage) {
+        let open_since = self.gaps.unresolved_since().filter(|_| stage.scene.dates_by_open);
+        let open_for = open_since.map_or(Duration::ZERO, |since| stage.instant(stage.now) - since);
+        self.era.date(self.look_began, (open_for * DATES_A_SECOND as u32).as_secs().cast_signed());
     }
 
-    /// All but the gaps, as the trimmer is told it.
-    pub fn passed(&self) -> Ids {
-        Ids { high: self.gaps.high(), gaps: self.gaps.open().collect() }
+    pub fn history(&self) -> u64 {
+        self.era.history.expect("each history has a name")
+    }
+
+    pub fn barriers(&self) -> BarrierHandle<Cut> {
+        self.barriers.handle()
+    }
+
+    pub fn cut(&self) -> Cut {
+        Cut::new(Ids::released(&self.gaps), self.era.clone())
     }
 
     pub fn ask(&self, stage: &Stage) -> Asked {
@@ -304,14 +388,19 @@ impl Life {
     }
 
     fn pass_barriers(&mut self) {
-        let released = self.released();
-        self.barriers.pass(|| released.clone());
+        let cut = self.cut();
+        self.barriers.pass(|| cut);
     }
+}
+
+/// As it is in the table.
+pub fn name(stream: usize) -> Stream {
+    Prefix::default().stream(&stream.to_string()).expect("it is a name")
 }
 
 impl Asked {
     /// The answer once it is there; in it none, if the server has ended.
-    pub fn poll(&mut self) -> Option<Option<Ids>> {
+    pub fn poll(&mut self) -> Option<Option<Cut>> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match self.answer.as_mut().poll(&mut context) {
             std::task::Poll::Ready(answer) => Some(answer),

@@ -15,6 +15,9 @@ pub type Moment = u64;
 
 pub const MS: Time = 1000;
 pub const SECOND: Time = 1000 * MS;
+/// Rows are dated by a clock that runs faster, so that who is away for seconds is away for minutes.
+pub const DATES_A_SECOND: Time = 20;
+pub const FIRST_DATE: i64 = 1_795_000_000;
 /// Writers begin no transaction after this.
 pub const WRITING: Time = 10 * SECOND;
 /// Clients stay where they are after this, which is while the last transactions run.
@@ -30,6 +33,8 @@ pub struct Stage {
     pub random: Random,
     pub database: Database,
     pub writers: Writers,
+    /// How old a row grows: seconds, by its date. None: rows are kept.
+    pub retention: Option<i64>,
     pub seen: Seen,
     epoch: Instant,
 }
@@ -43,15 +48,28 @@ pub enum Sight {
     Replayed,
     /// A client that came for the first time was given the last messages.
     GivenLatest,
+    /// And what was written since its page was made.
+    GivenSince,
+    SinceAhead,
     /// A connection was lost between two messages of a batch or a replay.
     Cut,
     /// A position had too many gaps for a word.
     NoWord,
     TooManyMissed,
+    TooOld,
+    /// A client took a replay so slowly that rows of it were trimmed.
+    SlowlyRead,
+    /// Those that its position had were trimmed.
+    AheadOfTheRows,
     ToldOfLoss,
     Superseded,
     Trimmed,
+    TrimmedUnseen,
     AskedTooLittle,
+    /// A hole of the start was found dead,
+    Sifted,
+    /// or a list showed somebody who might fill it.
+    WaitedForWriters,
 }
 
 impl Stage {
@@ -62,7 +80,8 @@ impl Stage {
             now: 0,
             moment: 0,
             database: Database::new(scene, &mut random),
-            writers: Writers::new(scene, random.within(2, 7)),
+            writers: Writers::new(scene, &mut random),
+            retention: random.any_of(&[None, None, Some(100), Some(200)]),
             seen: Seen::new(),
             epoch: Instant::now(),
             random,
@@ -79,6 +98,16 @@ impl Stage {
         database.restart(random);
     }
 
+    pub fn date(&self) -> i64 {
+        date(self.now)
+    }
+
+    /// How old a position may be: a minute less than a row, as where nobody has said so.
+    pub fn window(&self) -> Option<Duration> {
+        let secs = self.retention? - self.scene.margin_secs;
+        Some(Duration::from_secs(secs.unsigned_abs()))
+    }
+
     pub fn saw(&mut self, sight: Sight) {
         *self.seen.entry(sight).or_default() += 1;
     }
@@ -86,4 +115,8 @@ impl Stage {
     pub fn instant(&self, time: Time) -> Instant {
         self.epoch + Duration::from_micros(time)
     }
+}
+
+pub fn date(time: Time) -> i64 {
+    FIRST_DATE + (time * DATES_A_SECOND / SECOND) as i64
 }

@@ -1,8 +1,8 @@
 use super::client::Client;
 use super::judge::Fault;
 use super::scene::Scene;
-use super::server::{Handed, Server};
-use super::stage::{END, HOPPING, MS, Moment, SECOND, Seen, Sight, Stage, Time, WRITING};
+use super::server::{Handed, ROUND, Server};
+use super::stage::{END, HOPPING, MS, SECOND, Seen, Stage, Time, WRITING};
 
 /// Everything of one seed.
 pub struct World {
@@ -33,7 +33,8 @@ pub enum Event {
     Client(usize),
     /// Somebody writes to another table.
     Elsewhere,
-    Trim,
+    /// A server does.
+    Trim(usize),
     Stop(usize),
     /// The database crashes, or a replica that has every row is promoted.
     Restart,
@@ -41,9 +42,6 @@ pub enum Event {
     Loss,
     End,
 }
-
-/// Rows are kept for longer than it takes a client to be replayed to.
-const RETENTION: Moment = 2000;
 
 impl World {
     pub fn new(seed: u64, scene: Scene) -> Self {
@@ -55,9 +53,7 @@ impl World {
             servers.iter().enumerate().filter_map(|(at, server)| Some((server.stops_at?, Event::Stop(at))));
         let mut calendar: Vec<_> = stops.collect();
         calendar.extend([(0, Event::Elsewhere), (END, Event::End)]);
-        if random.one_in(2) {
-            calendar.push((random.below(2 * SECOND), Event::Trim));
-        }
+        calendar.extend((0..servers.len()).map(|at| (random.below(2 * SECOND), Event::Trim(at))));
         if random.one_in(2) {
             calendar.push((random.within(2 * SECOND, HOPPING), Event::Restart));
         }
@@ -113,9 +109,17 @@ impl World {
                 stage.database.end_xid(xid);
                 reschedule(calendar, event, stage.now + 200 * MS);
             }
-            Event::Trim => {
-                self.trim();
-                reschedule(&mut self.calendar, event, self.stage.now + 2 * SECOND);
+            Event::Trim(at) => {
+                for row in servers[at].trim(stage) {
+                    for server in servers.iter_mut() {
+                        server.trimmed(row, stage);
+                    }
+                    for client in clients.iter_mut() {
+                        client.trimmed(row, stage);
+                    }
+                }
+                let pause = ROUND + stage.random.below(SECOND);
+                reschedule(calendar, event, stage.now + pause);
             }
             Event::Stop(at) => {
                 calendar.retain(|(_, other)| *other != event);
@@ -158,31 +162,6 @@ impl World {
             client.hear(at, servers, stage)?;
         }
         Ok(())
-    }
-
-    /// As if the retention were longer than any transaction, and than anybody is away: some of the
-    /// rows that nobody waits for go.
-    fn trim(&mut self) {
-        let Self { stage, servers, clients, .. } = self;
-        let lives = servers.iter().filter_map(|server| server.life.as_ref());
-        let trimmable: Vec<_> = lives.clone().map(|life| life.passed()).collect();
-        let undecided = stage.writers.lowest_drawn(&stage.database).into_iter();
-        let undecided = undecided.chain(lives.filter_map(|life| life.owed.first(&stage.database)));
-        let bound = undecided.min().unwrap_or(i64::MAX);
-        let old = stage.database.table.range(..bound).map(|(id, row)| (*id, *row));
-        let recently = stage.moment.saturating_sub(RETENTION);
-        let free = old.filter(|(id, row)| {
-            stage.database.rows[*row].committed < Some(recently)
-                && trimmable.iter().all(|ids| ids.contains(*id))
-                && !clients.iter().any(|client| client.is_owed(*row))
-                && stage.database.supersedes(*row, i64::MAX)
-        });
-        for (_, row) in free.collect::<Vec<_>>() {
-            if stage.random.one_in(2) {
-                stage.saw(Sight::Trimmed);
-                stage.database.trim(row);
-            }
-        }
     }
 
     fn is_done(&self) -> bool {

@@ -2,8 +2,8 @@ use super::database::{Database, Row, STREAMS, View};
 use super::random::Random;
 use super::scene::Scene;
 use super::script::{Script, Step};
-use super::stage::{MS, Moment, Stage, Time, WRITING};
-use crate::bus::gaps::{Evidence, Transaction};
+use super::stage::{MS, Moment, Stage, Time, WRITING, date};
+use crate::bus::gaps::{Evidence, IdRange, Transaction};
 
 /// Sessions of the database, each of which runs one transaction after the other.
 pub struct Writers {
@@ -26,7 +26,9 @@ struct Session {
     xids: Vec<u64>,
     /// Each xid is locked by its transaction, until that unlocks.
     locked_xids: Vec<u64>,
-    drawn: Vec<(i64, Moment)>,
+    drawn: Vec<(i64, Moment, i64)>,
+    /// Its clock is ahead by so many seconds.
+    ahead: i64,
     rows: Vec<usize>,
     savepoint: Option<Savepoint>,
     cached: Vec<i64>,
@@ -41,8 +43,10 @@ struct Savepoint {
 }
 
 impl Writers {
-    pub fn new(scene: Scene, sessions: u64) -> Self {
-        let sessions = (0..sessions).map(|_| Session::default()).collect();
+    pub fn new(scene: Scene, random: &mut Random) -> Self {
+        let count = random.within(2, 7);
+        let ahead = |_| Session { ahead: random.any_of(&[0, 0, -10, 10]), ..Session::default() };
+        let sessions = (0..count).map(ahead).collect();
         Self { scene, sessions, transactions: 0, next_name: 1 }
     }
 
@@ -63,11 +67,16 @@ impl Writers {
         self.sessions.iter().filter(listed).filter_map(|session| session.name).collect()
     }
 
-    /// The lowest id that may yet become a row.
-    pub fn lowest_drawn(&self, database: &Database) -> Option<i64> {
-        let drawn = |s: &Session| s.drawn.iter().map(|(id, _)| *id).min();
-        let put = |s: &Session| s.rows.iter().map(|row| database.rows[*row].id).min();
-        self.sessions.iter().flat_map(|session| [drawn(session), put(session)]).flatten().min()
+    /// Those that a list shows within a statement that may have drawn ids.
+    pub fn writing(&self) -> Vec<Transaction> {
+        let writing = |session: &&Session| !session.xids.is_empty() && !session.drawn.is_empty();
+        self.sessions.iter().filter(writing).filter_map(|session| session.name).collect()
+    }
+
+    /// Whether a transaction that is open has written one of these rows.
+    pub fn hold(&self, ranges: &[IdRange], database: &Database) -> bool {
+        let ids = self.sessions.iter().flat_map(|session| &session.rows).map(|row| database.rows[*row].id);
+        ids.into_iter().any(|id| ranges.iter().any(|range| range.contains(id)))
     }
 
     fn must_wait(&self, step: Step) -> bool {
@@ -101,7 +110,7 @@ impl Writers {
                 _ => {
                     session.end_xids(database);
                     let due = if session.due == Time::MAX { Time::MAX } else { now + random.pause() };
-                    *session = Session { due, ..Session::default() };
+                    *session = Session { due, ahead: session.ahead, ..Session::default() };
                 }
             }
         }
@@ -126,7 +135,7 @@ impl Stage {
             writers.next_name += 1;
             session.name = Some(Transaction((at as u64) << 32 | writers.next_name));
         }
-        let committed = session.take(step, *moment, database, random);
+        let committed = session.take(step, (*moment, date(*now)), database, random);
         session.due = match session.script.last() {
             Some((wait, _)) => *now + wait,
             None => *now + random.pause(),
@@ -139,7 +148,7 @@ impl Session {
     fn take(
         &mut self,
         step: Step,
-        moment: Moment,
+        (moment, date): (Moment, i64),
         database: &mut Database,
         random: &mut Random,
     ) -> Vec<usize> {
@@ -149,7 +158,8 @@ impl Session {
                 if self.cached.is_empty() {
                     self.cached = database.draw();
                 }
-                self.drawn.push((self.cached.pop().expect("it was just filled"), moment));
+                let id = self.cached.pop().expect("it was just filled");
+                self.drawn.push((id, moment, date + self.ahead));
             }
             Step::Write => {
                 let nested = self.savepoint.is_some_and(|savepoint| savepoint.xids == self.xids.len());
@@ -160,15 +170,16 @@ impl Session {
                 }
             }
             Step::Put => {
-                for (id, drawn) in std::mem::take(&mut self.drawn) {
+                for (id, drawn, created) in std::mem::take(&mut self.drawn) {
                     // One prefix in five is another's.
                     let stream = Some(random.below(STREAMS + 1)).filter(|n| *n < STREAMS && self.orderly);
-                    self.put(id, stream.map(|number| number as usize), drawn, database);
+                    let stream = stream.map(|number| number as usize);
+                    self.put(Row { id, stream, drawn, created, ..Row::default() }, database);
                 }
             }
             Step::PutFar => {
                 let id = 9_000_000_000_000_000_000 + random.below(1 << 40) as i64;
-                self.put(id, None, moment, database);
+                self.put(Row { id, drawn: moment, created: date, ..Row::default() }, database);
             }
             Step::Savepoint => {
                 let Self { rows, xids, locked, .. } = self;
@@ -190,7 +201,7 @@ impl Session {
             Step::Commit => {
                 // Visible now; the lock goes in an event of its own, a little later.
                 let rows = std::mem::take(&mut self.rows);
-                database.commit(&rows, moment);
+                database.commit(&rows, moment, date);
                 self.end_xids(database);
                 let linger = if random.one_in(4) { random.below(5 * MS) } else { 0 };
                 self.script.push((linger, Step::Rollback));
@@ -200,16 +211,15 @@ impl Session {
                 self.end_xids(database);
                 database.roll_back();
                 let cached = std::mem::take(&mut self.cached);
-                *self = Self { cached, ..Self::default() };
+                *self = Self { cached, ahead: self.ahead, ..Self::default() };
             }
         }
         Vec::new()
     }
 
-    fn put(&mut self, id: i64, stream: Option<usize>, drawn: Moment, database: &mut Database) {
+    fn put(&mut self, row: Row, database: &mut Database) {
         let Self { orderly, transaction, .. } = *self;
-        let row = Row { id, stream, orderly, transaction, drawn, committed: None, lost: false };
-        self.rows.push(database.insert(row));
+        self.rows.push(database.insert(Row { orderly, transaction, ..row }));
     }
 
     fn end_xids(&mut self, database: &mut Database) {
