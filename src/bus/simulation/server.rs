@@ -9,7 +9,7 @@ use super::scene::Barrier;
 use super::stage::{DATES_A_SECOND, MS, Moment, SECOND, Sight, Stage, Time, WRITING};
 use super::start::Starting;
 use crate::bus::barrier::{BarrierHandle, Barriers};
-use crate::bus::gaps::{Evidence, FREE_RANGES, Facts, Gaps, MIN_AGE, Request, Start, Tick};
+use crate::bus::gaps::{Evidence, FREE_RANGES, Facts, Gaps, Request, Start, Tick};
 use crate::bus::position::{Era, Ids, Steps};
 use crate::bus::{Cut, Mark, Message, Messages};
 use crate::stream::{Prefix, Stream};
@@ -124,11 +124,9 @@ impl Server {
         let now = Ids::certainly_released(&life.gaps);
         let settled = std::mem::replace(&mut life.settled, now.clone());
         let released = if stage.scene.trims_settled { settled.and(&now) } else { now };
-        // A row whose id was drawn by a SELECT may be looked for only at its gap's full age, by a clock that is
-        // slower than that of dates.
-        let settled_on = stage.date() - (2 * MIN_AGE * DATES_A_SECOND as u32).as_secs().cast_signed();
         let (oldest, everything) = (stage.date() - retention, !stage.scene.trims_released);
-        let is_old = |row: &Row| row.created < oldest && (row.orderly || row.committed_on < settled_on);
+        // One whose id was drawn by a SELECT may be looked for only when its gap is given up.
+        let is_old = |row: &Row| row.created < oldest && row.orderly;
         let rows = stage.database.table.iter().filter(|(_, row)| is_old(&stage.database.rows[**row]));
         let old = rows.filter(|(id, _)| everything || released.contains(**id)).map(|(_, row)| *row);
         let old: Vec<usize> = old.collect();
