@@ -31,6 +31,8 @@
 //!   of those, positions promise nothing.
 //! - Rows that are trimmed although no position could cover them: their transaction was open for long
 //!   before a later row showed that there was one (`Trimmed::was_hidden`). They are owed to nobody.
+//! - Rows whose ids were drawn by a SELECT and that were trimmed before a server looked for them: it may do so only when
+//!   it gives their gap up.
 //! - The first round of a server that has just started, which trims what is old of all that was there.
 //! - A log's first statement waits for no connection. What was trimmed before it isn't noticed.
 //! - The hub's memories: newcomers are given what the log has.

@@ -1,4 +1,4 @@
-use super::database::Database;
+use super::database::{Database, Row};
 use super::judge::{Claim, Fault, Owed, rejected};
 use super::random::Random;
 use super::reading::{Ask, Reading, unbounded};
@@ -375,11 +375,15 @@ impl Subscription {
         match &self.has {
             Has::Each(each) => each.owed.first(database).map_or(Ok(()), |id| Err(Fault::Lost(id))),
             Has::Latest(shown) => {
-                let shown = shown.map(|shown| &rows[shown]);
-                match database.latest(self.stream).map(|latest| rows[latest].id) {
-                    Some(latest) if shown.is_none_or(|shown| shown.id < latest) => Err(Fault::Lost(latest)),
-                    _ => Ok(()),
+                let shown = shown.map_or(0, |shown| rows[shown].id);
+                let latest = database.latest(self.stream).map_or(0, |latest| rows[latest].id);
+                // By one that was trimmed since it may have been superseded.
+                let of_stream = rows.iter().filter(|row| row.stream == Some(self.stream));
+                let was_latest = |row: &Row| row.trimmed.is_some() && row.id > latest;
+                if shown < latest && !of_stream.into_iter().any(was_latest) {
+                    return Err(Fault::Lost(latest));
                 }
+                Ok(())
             }
         }
     }
