@@ -236,7 +236,7 @@ fn another_file_is_another_history_also_if_it_could_not_be_read_at_first() {
     }
 
     server.sql("PRAGMA journal_mode = WAL; CREATE TABLE other (x)");
-    until("it is looked at", || get(server.public, "/ready").body.contains("no such table"));
+    until("it is looked at", || get(server.internal, "/ready").body.contains("no such table"));
     server.sql(&format!(
         "{table}; WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20)
          INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)

@@ -9,7 +9,7 @@ use crate::support::{PATIENCE, pubsub, server, until};
 
 #[test]
 fn a_client_that_takes_nothing_is_closed_in_time_and_one_that_takes_a_little_is_not() {
-    let server = server().open().arg("--write-timeout=1s").arg("--send-buffer-bytes=16MiB").start();
+    let server = server().open().arg("--write-timeout=3s").arg("--send-buffer-bytes=16MiB").start();
     let (mut stalled, mut slow) = (server.connect_narrowly(), server.connect_narrowly());
     stalled.subscribe(&pubsub("s"));
     slow.subscribe(&pubsub("s"));
