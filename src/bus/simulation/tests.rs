@@ -186,12 +186,13 @@ fn trimming_a_row_as_it_comes_loses_it_for_others() {
 
 #[test]
 fn a_window_longer_than_the_retention_loses_rows() {
-    loses_rows(Scene { margin_secs: -60, ..Scene::POSTGRES });
+    goes_wrong(Scene { margin_secs: -60, ..Scene::SQLITE }, is_missing);
 }
 
 #[test]
 fn a_position_that_is_younger_than_what_was_open_loses_rows() {
-    loses_rows(Scene { dates_by_open: false, ..Scene::POSTGRES });
+    // A transaction must end just before its rows are trimmed, while a client is away that comes back in time.
+    goes_wrong_among(2500..3500, Scene { dates_by_open: false, ..Scene::INNODB }, is_missing);
 }
 
 #[test]
@@ -212,14 +213,23 @@ fn loses_rows(scene: Scene) {
     goes_wrong(scene, |fault| matches!(fault, Fault::Lost(_)));
 }
 
+/// A row isn't given, which shows at the end, by a position, or by a later row.
+fn is_missing(fault: &Fault) -> bool {
+    matches!(fault, Fault::Lost(_) | Fault::Claimed(_) | Fault::Reordered(..))
+}
+
 fn breaks_order(scene: Scene) {
     goes_wrong(scene, |fault| matches!(fault, Fault::Reordered(..)));
 }
 
 /// Some seed shows what a rule is for, and by a fault of the kind that it prevents.
 fn goes_wrong(scene: Scene, expected: fn(&Fault) -> bool) {
+    goes_wrong_among(seeds(), scene, expected);
+}
+
+fn goes_wrong_among(mut seeds: Range<u64>, scene: Scene, expected: fn(&Fault) -> bool) {
     let shows = |seed: u64| World::new(seed, scene).run().err().filter(|failure| expected(&failure.fault));
-    let shown = seeds().find_map(|seed| Some((seed, shows(seed)?)));
+    let shown = seeds.find_map(|seed| Some((seed, shows(seed)?)));
     let (seed, failure) = shown.expect("some seed shows what this rule is for");
     println!("shown by seed {seed}: {failure}");
 }
