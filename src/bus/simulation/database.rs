@@ -6,6 +6,7 @@ use super::stage::{FIRST_DATE, Moment};
 use super::writers::Writers;
 use crate::bus::gaps::{Evidence, IdRange, Request, Snapshot, Start};
 use crate::bus::mysql::holes::Answer;
+use crate::bus::position::Position;
 
 /// A table, its sequence and its transaction ids.
 pub struct Database {
@@ -18,6 +19,7 @@ pub struct Database {
     pub history: u64,
     /// No connection outlives one.
     pub restarts: u64,
+    pub starts: Vec<Started>,
     last_value: i64,
     /// The sequence never goes back below it: a transaction that drew it has committed.
     logged_to: i64,
@@ -45,6 +47,13 @@ pub struct Row {
     pub trimmed: Option<Trimmed>,
     /// It was committed once, and a promoted replica never had it.
     pub lost: bool,
+}
+
+/// That a server started: when it took its snapshot, the highest id in it, and when it began to look.
+pub struct Started {
+    pub from: i64,
+    pub high: i64,
+    pub to: i64,
 }
 
 #[derive(Clone, Copy)]
@@ -86,6 +95,7 @@ impl Database {
             table: BTreeMap::new(),
             history: 1,
             restarts: 0,
+            starts: Vec::new(),
             last_value: 0,
             logged_to: 0,
             commits: Vec::new(),
@@ -187,6 +197,15 @@ impl Database {
         let was_hidden = self.was_hidden(row);
         self.rows[row].trimmed = Some(Trimmed { was_hidden });
         self.table.remove(&self.rows[row].id);
+    }
+
+    /// Whether a server started while its transaction was open, which counts from then: the positions that it
+    /// gave may say the same.
+    pub fn was_hidden_at_start(&self, row: usize, position: &Position) -> bool {
+        let Row { id, created, committed_on, .. } = self.rows[row];
+        self.starts.iter().any(|Started { from, high, to }| {
+            id < *high && to - created > HIDDEN_FOR && *from <= committed_on && position.time >= *from
+        })
     }
 
     fn was_hidden(&self, row: usize) -> bool {

@@ -2,7 +2,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::database::{Row, View};
+use super::database::{Row, Started, View};
 use super::judge::{Fault, Owed};
 use super::random::Random;
 use super::scene::Barrier;
@@ -175,6 +175,8 @@ impl Server {
                 starting
             }
         };
+        let (from, high, to) = (starting.date, starting.started.high, stage.date());
+        stage.database.starts.push(Started { from, high, to });
         let history = Some(stage.database.history);
         let era = Era { history, time: starting.date, ..Era::default() };
         let started = std::mem::take(&mut starting.started);
@@ -243,7 +245,7 @@ impl Server {
 }
 
 impl Life {
-    fn begin(stage: &Stage, start: Start, era: Era, is_pressed: bool) -> Self {
+    pub fn begin(stage: &Stage, start: Start, era: Era, is_pressed: bool) -> Self {
         let now = stage.instant(stage.now);
         let mut gaps = Gaps::new(stage.scene.evidence, start, now);
         gaps.rules = stage.scene.gaps;
@@ -281,11 +283,13 @@ impl Life {
         true
     }
 
-    fn begin_anew(&mut self, stage: &Stage, is_pressed: bool) -> Result<Handed, Fault> {
+    fn begin_anew(&mut self, stage: &mut Stage, is_pressed: bool) -> Result<Handed, Fault> {
         if self.history() == stage.database.history {
             return Err(Fault::ToldWrongly);
         }
         let barriers = std::mem::replace(&mut self.barriers, Barriers::new(Arc::default()));
+        let (from, high) = (stage.date(), stage.database.start().high);
+        stage.database.starts.push(Started { from, high, to: from });
         let era = self.era.ended(Some(stage.database.history), stage.date());
         *self = Self { barriers, ..Self::begin(stage, stage.database.start(), era, is_pressed) };
         self.barriers.end_look();

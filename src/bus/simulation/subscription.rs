@@ -129,10 +129,10 @@ impl Subscription {
     /// A row is there no more. It is owed all the same, unless no position could have covered it.
     pub fn trimmed(&mut self, row: usize, stage: &mut Stage) {
         let trimmed = stage.database.rows[row].trimmed.expect("it was trimmed");
-        if let Has::Each(each) = &mut self.has
-            && trimmed.was_hidden
-            && each.owed.remove(row)
-        {
+        let Has::Each(each) = &mut self.has else { return };
+        let position = each.word.as_ref().and_then(|word| Position::decode(word).ok());
+        let at_start = |position| stage.database.was_hidden_at_start(row, position);
+        if (trimmed.was_hidden || position.as_ref().is_some_and(at_start)) && each.owed.remove(row) {
             stage.saw(Sight::TrimmedUnseen);
         }
     }
