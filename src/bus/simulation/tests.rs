@@ -237,7 +237,7 @@ fn read_back(
         assert_eq!(reading.step(&mut stage).1, None, "it asks for rows, then for payloads");
     }
     meanwhile(&mut stage);
-    (0..200).find_map(|_| reading.step(&mut stage).1)
+    (0..1000).find_map(|_| reading.step(&mut stage).1)
 }
 
 #[test]
