@@ -210,7 +210,10 @@ impl Database {
 
     fn was_hidden(&self, row: usize) -> bool {
         let Row { id, created, .. } = self.rows[row];
-        let later = self.rows.iter().filter(|row| row.id > id && row.committed.is_some());
+        let later = self
+            .rows
+            .iter()
+            .filter(|row| row.committed.is_some() && row.id > id && row.id <= self.last_value);
         later.map(|row| row.committed_on).min().is_none_or(|shown| shown - created > HIDDEN_FOR)
     }
 }

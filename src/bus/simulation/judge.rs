@@ -54,7 +54,12 @@ pub fn rejected(rejection: &Rejection, claim: &Claim, stage: &Stage) -> Result<(
             position(word).is_ok_and(|position| !stage.database.table.contains_key(&position.ids.high))
         }
         (Rejection::TooOld, Claim::Word(word)) => {
-            position(word).is_ok_and(|position| now - position.time > window)
+            // Or one was trimmed before it was read, which no position could have covered.
+            let is_gone = |row: &Row| row.trimmed.is_some_and(|trimmed| trimmed.was_hidden);
+            position(word).is_ok_and(|position| {
+                let mut lacking = stage.database.rows.iter().filter(|row| !position.ids.contains(row.id));
+                now - position.time > window || lacking.any(is_gone)
+            })
         }
         (Rejection::TooOld, Claim::Since(since)) => now - since > window,
         (Rejection::SinceAhead, Claim::Since(since)) => since - now > 60 - LATEST_LOOK_SECS,

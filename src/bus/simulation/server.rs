@@ -233,7 +233,7 @@ impl Server {
 }
 
 impl Life {
-    fn begin(stage: &Stage, start: Start, era: Era, is_pressed: bool) -> Self {
+    pub fn begin(stage: &Stage, start: Start, era: Era, is_pressed: bool) -> Self {
         let now = stage.instant(stage.now);
         let mut gaps = Gaps::new(stage.scene.evidence, start, now);
         gaps.rules = stage.scene.gaps;

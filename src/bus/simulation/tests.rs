@@ -1,13 +1,19 @@
 use std::ops::Range;
 
+use super::database::Row;
 use super::judge::Fault;
+use super::reading::{Ask, Reading};
 use super::scene::{Barrier, Scene};
+use super::server::Life;
 use super::stage::{
-    Seen,
+    FIRST_DATE, Seen,
     Sight::{self, *},
+    Stage,
 };
 use super::world::World;
 use crate::bus::gaps::Rules;
+use crate::bus::position::{Era, Ids, Position};
+use crate::bus::{Most, Rejection};
 
 /// Wherever seeds go.
 const ALL: [Sight; 11] = [
@@ -203,6 +209,54 @@ fn asking_about_holes_before_all_have_written_loses_rows() {
 #[test]
 fn dropping_holes_with_locks_loses_rows() {
     loses_rows(Scene { keeps_locked: false, ..Scene::INNODB });
+}
+
+/// What comes of a page's clock, or of an empty position, where rows of these streams were written one after the
+/// other, and `meanwhile` happens before their payloads are read.
+fn read_back(
+    rows: impl Iterator<Item = usize>,
+    since: Option<i64>,
+    meanwhile: fn(&mut Stage),
+) -> Option<Result<(), Rejection>> {
+    let mut stage = Stage::new(1, Scene::SQLITE);
+    for stream in rows {
+        let id = stage.database.draw()[0];
+        let row = Row { id, stream: Some(stream), created: FIRST_DATE, ..Row::default() };
+        let row = stage.database.insert(row);
+        stage.database.commit(&[row], 1, FIRST_DATE);
+    }
+    let era = Era { history: Some(1), time: FIRST_DATE, ..Era::default() };
+    let life = Life::begin(&stage, stage.database.start(), era, false);
+    let word = Position { history: 1, time: FIRST_DATE, ids: Ids::default() }.encode().unwrap();
+    let ask = match since {
+        Some(since) => Ask::Since { since, at_least: 0, max: 100 },
+        None => Ask::Missed(life.cut().accept(&word, None).unwrap(), Most::OrNone(100)),
+    };
+    let mut reading = Reading::new(ask, 0, life.cut(), &life, &mut stage);
+    for _ in 0..2 {
+        assert_eq!(reading.step(&mut stage).1, None, "it asks for rows, then for payloads");
+    }
+    meanwhile(&mut stage);
+    (0..1000).find_map(|_| reading.step(&mut stage).1)
+}
+
+#[test]
+fn a_row_that_is_trimmed_before_it_is_read_is_not_passed_in_silence() {
+    let one_in_four_is_large = || [0; 8].into_iter();
+    let trim = |stage: &mut Stage| (0..8).for_each(|row| stage.database.trim(row));
+    for since in [None, Some(FIRST_DATE)] {
+        assert_eq!(read_back(one_in_four_is_large(), since, |_| ()), Some(Ok(())));
+        assert_eq!(read_back(one_in_four_is_large(), since, trim), Some(Err(Rejection::TooOld)));
+    }
+}
+
+#[test]
+fn behind_too_many_rows_of_others_nobody_is_told_that_there_is_nothing() {
+    let behind = |others| std::iter::once(0).chain(std::iter::repeat_n(1, others));
+    assert_eq!(read_back(behind(1000), Some(FIRST_DATE), |_| ()), Some(Ok(())));
+    for since in [None, Some(FIRST_DATE)] {
+        assert_eq!(read_back(behind(15_000), since, |_| ()), Some(Err(Rejection::TooMany(100))));
+    }
 }
 
 fn postgres(gaps: Rules) -> Scene {
