@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::process::now;
@@ -171,6 +173,28 @@ impl Subscriber {
 pub const PROTOCOL: &str = "Sec-WebSocket-Protocol: actioncable-v1-json\r\n";
 /// The one in which messages have positions.
 pub const EXTENDED: &str = "Sec-WebSocket-Protocol: actioncable-v1-ext-json\r\n";
+
+/// A socket that is on its way to a server, for who waits for thousands at once: `token` says when it is there.
+pub fn connect(
+    server: SocketAddr,
+    receive_buffer: Option<usize>,
+    registry: &Registry,
+    token: Token,
+) -> mio::net::TcpStream {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))
+        .expect("there are file descriptors");
+    socket.set_nonblocking(true).expect("it is a socket");
+    socket.set_tcp_nodelay(true).expect("it is TCP");
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes).expect("it is a socket");
+    }
+    if let Err(error) = socket.connect(&server.into()) {
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()), "{error}");
+    }
+    let mut socket = mio::net::TcpStream::from_std(socket.into());
+    registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE).expect("it is a socket");
+    socket
+}
 
 pub fn handshake(server: SocketAddr, path: &str, protocol: &str) -> String {
     format!(

@@ -7,10 +7,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use mio::{Events, Poll, Registry, Token};
 
-use crate::harness::clients::{Frames, handshake, head_end, is_message, masked};
+use crate::harness::clients::{Frames, connect, handshake, head_end, is_message, masked};
 use crate::harness::process::now;
 use crate::harness::report::{Figure, Times};
 use crate::messages;
@@ -136,17 +135,7 @@ impl Crowd {
 
 impl Connection {
     fn begin(coming: &Coming<'_>, registry: &Registry, number: usize) -> Self {
-        let socket = Socket::new(Domain::for_address(coming.server), Type::STREAM, Some(Protocol::TCP))
-            .expect("there are file descriptors");
-        socket.set_nonblocking(true).expect("it is a socket");
-        socket.set_tcp_nodelay(true).expect("it is TCP");
-        if let Err(error) = socket.connect(&coming.server.into()) {
-            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()), "{error}");
-        }
-        let mut socket = TcpStream::from_std(socket.into());
-        registry
-            .register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)
-            .expect("it is a socket");
+        let socket = connect(coming.server, None, registry, Token(number));
         Self {
             socket,
             stage: Stage::Connecting,

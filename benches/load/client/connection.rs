@@ -3,12 +3,11 @@
 use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use mio::{Registry, Token};
 
 use super::Connect;
 use super::dialect::Door;
-use crate::harness::clients::{Frames, head_end, masked};
+use crate::harness::clients::{Frames, connect, head_end, masked};
 use crate::harness::process::now;
 
 pub struct Connection {
@@ -41,21 +40,8 @@ pub struct Received {
 impl Connection {
     pub fn begin(wanted: &Connect, registry: &Registry, number: usize) -> Self {
         let Connect { door, receive_buffer, .. } = wanted;
-        let socket = Socket::new(Domain::for_address(door.address), Type::STREAM, Some(Protocol::TCP))
-            .expect("there are file descriptors");
-        socket.set_nonblocking(true).expect("it is a socket");
-        socket.set_tcp_nodelay(true).expect("it is TCP");
-        if let Some(bytes) = receive_buffer {
-            socket.set_recv_buffer_size(*bytes).expect("it is a socket");
-        }
         let began = now();
-        if let Err(error) = socket.connect(&door.address.into()) {
-            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()), "{error}");
-        }
-        let mut socket = TcpStream::from_std(socket.into());
-        registry
-            .register(&mut socket, Token(number), Interest::READABLE | Interest::WRITABLE)
-            .expect("it is a socket");
+        let socket = connect(door.address, *receive_buffer, registry, Token(number));
         Self {
             socket,
             stage: Stage::Connecting,
