@@ -62,7 +62,7 @@ fn publish_64(bencher: Bencher, subscribers: usize) {
 /// What a connection's task does when it was woken.
 #[divan::bench(args = [1, 64])]
 fn flush(bencher: Bencher, frames: usize) {
-    let outbox = Outbox::new(Nothing { is_full: false }, Manner::Cable, SEND_BUFFER_BYTES);
+    let outbox = Outbox::new(Box::new(Nothing { is_full: false }), Manner::Cable, SEND_BUFFER_BYTES);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(200));
     bencher.counter(ItemsCount::new(frames)).bench_local(|| {
         for _ in 0..frames {
@@ -76,7 +76,7 @@ fn flush(bencher: Bencher, frames: usize) {
 /// A message of one of so many states, for a client that reads nothing.
 #[divan::bench(args = [1, 100])]
 fn conflate(bencher: Bencher, states: u32) {
-    let outbox = Outbox::new(Nothing { is_full: true }, Manner::Cable, SEND_BUFFER_BYTES);
+    let outbox = Outbox::new(Box::new(Nothing { is_full: true }), Manner::Cable, SEND_BUFFER_BYTES);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(4 << 10));
     let mut number = 0;
     bencher.bench_local(|| {
@@ -98,7 +98,9 @@ impl Audience {
         let hub = Hub::new(1 << 20);
         let stream = Prefix::default().stream("bench").expect("it is a name");
         let outboxes: Vec<Arc<Outbox>> = (0..subscribers)
-            .map(|_| Arc::new(Outbox::new(Nothing { is_full: false }, Manner::Cable, SEND_BUFFER_BYTES)))
+            .map(|_| {
+                Arc::new(Outbox::new(Box::new(Nothing { is_full: false }), Manner::Cable, SEND_BUFFER_BYTES))
+            })
             .collect();
         let identifier = IDENTIFIER.into();
         let dialect = Dialect { format: Format::Cable, encoding: Encoding::Plain };

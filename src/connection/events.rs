@@ -65,7 +65,7 @@ impl EventStream {
     ) -> Option<(Self, DuplexStream)> {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let limits = &context.limits;
-        let outbox = Outbox::new(Mutex::new(ours), Manner::EventStream, limits.send_buffer_bytes);
+        let outbox = Outbox::new(Box::new(Mutex::new(ours)), Manner::EventStream, limits.send_buffer_bytes);
         let outbox = Arc::new(outbox);
         let live =
             context.connections.enter(&outbox, Manner::EventStream, who, limits.max_connections_per_user)?;

@@ -250,7 +250,7 @@ mod tests {
 
     fn outbox(manner: Manner) -> Arc<Outbox> {
         let (ours, _) = tokio::io::duplex(1);
-        Arc::new(Outbox::new(Mutex::new(ours), manner, 1 << 16))
+        Arc::new(Outbox::new(Box::new(Mutex::new(ours)), manner, 1 << 16))
     }
 
     fn is_position(frames: &[Frame]) -> bool {

@@ -36,6 +36,7 @@ use crate::channels::{Channels, Target};
 use crate::hub::{Closing, Encoding, Hub, Manner, Outbox, Past, Socket};
 use crate::identity::{Unidentified, Who};
 use crate::telemetry::metrics;
+use live::Live;
 use reader::{End, Incoming, Reader};
 use session::Session;
 
@@ -83,101 +84,136 @@ pub struct Agreed {
 
 /// Serves a socket whose handshake is done until it is closed. `early` are bytes that the
 /// client sent behind its handshake. Who isn't let in is told so, and gets no welcome.
-pub async fn serve(
-    socket: impl Socket + 'static,
+///
+/// The future is most of what an idle connection costs. So all that is needed once is made here, and not in it,
+/// where it would keep its room; and the end, of which there are few at a time, has its own.
+pub fn serve(
+    socket: Box<dyn Socket>,
     early: Bytes,
     agreed: Agreed,
     who: Result<Who, Unidentified>,
     context: Arc<Context>,
-) {
-    let manner = if agreed.offer.is_extended() { Manner::Extended } else { Manner::Cable };
-    let outbox = Arc::new(Outbox::new(socket, manner, context.limits.send_buffer_bytes));
-    let welcomed = Instant::now();
-    let (who, _live) = match who {
-        Ok(who) => {
-            match context.connections.enter(&outbox, manner, &who, context.limits.max_connections_per_user) {
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut connection = Connection::open(socket, early, agreed, who, context);
+    async move {
+        let end = connection.serve().await;
+        Box::pin(connection.end(end)).await;
+    }
+}
+
+struct Connection {
+    outbox: Arc<Outbox>,
+    reader: Reader,
+    session: Session,
+    welcomed: Instant,
+    /// None of one that isn't let in.
+    _live: Option<Live>,
+}
+
+impl Connection {
+    fn open(
+        socket: Box<dyn Socket>,
+        early: Bytes,
+        agreed: Agreed,
+        who: Result<Who, Unidentified>,
+        context: Arc<Context>,
+    ) -> Self {
+        let manner = if agreed.offer.is_extended() { Manner::Extended } else { Manner::Cable };
+        let outbox = Arc::new(Outbox::new(socket, manner, context.limits.send_buffer_bytes));
+        let welcomed = Instant::now();
+        let max_per_user = context.limits.max_connections_per_user;
+        let (who, live) = match who {
+            Ok(who) => match context.connections.enter(&outbox, manner, &who, max_per_user) {
                 Some(live) => (who, Some(live)),
                 None => {
                     metrics().refused("max_connections_per_user");
                     outbox.close(Closing::Disconnect(DisconnectReason::TooManyConnections));
                     (None, None)
                 }
+            },
+            Err(unidentified) => {
+                outbox.close(Closing::Disconnect(unidentified.reason()));
+                (None, None)
             }
-        }
-        Err(unidentified) => {
-            outbox.close(Closing::Disconnect(unidentified.reason()));
-            (None, None)
-        }
-    };
-    let mut reader = Reader::new(early, agreed.encoding, context.limits.max_command_bytes, outbox.clone());
-    let mut session = Session::new(context, agreed, who, outbox.clone());
+        };
+        let reader = Reader::new(early, agreed.encoding, context.limits.max_command_bytes, outbox.clone());
+        let session = Session::new(context, agreed, who, outbox.clone());
+        Self { outbox, reader, session, welcomed, _live: live }
+    }
 
-    // The client's end, unless the connection's came first.
-    let end = tokio::select! {
-        biased;
-        closing = poll_fn(|cx| outbox.poll_closing(cx)) => match closing {
-            Closing::Stalled => Some(End::Stalled),
-            _ => None,
-        },
-        // Writing first: a client that never stops sending would use up the task's turn.
-        flushed = poll_fn(|cx| outbox.poll_flush(cx)) => flushed.is_err().then_some(End::Gone),
-        end = async {
-            loop {
-                let next = tokio::select! {
-                    next = reader.next() => next,
-                    never = poll_fn(|cx| session.poll_replays(cx)) => match never {},
-                };
-                match next {
-                    Ok(Incoming::Command(text)) => session.command(&text),
-                    Ok(Incoming::Control) => session.control(),
-                    Err(end) => break Some(end),
+    /// Says how the client ended it, unless the connection's end came first.
+    async fn serve(&mut self) -> Option<End> {
+        let Self { outbox, reader, session, .. } = self;
+        tokio::select! {
+            biased;
+            closing = poll_fn(|cx| outbox.poll_closing(cx)) => match closing {
+                Closing::Stalled => Some(End::Stalled),
+                _ => None,
+            },
+            // Writing first: a client that never stops sending would use up the task's turn.
+            flushed = poll_fn(|cx| outbox.poll_flush(cx)) => flushed.is_err().then_some(End::Gone),
+            end = async {
+                loop {
+                    let next = tokio::select! {
+                        next = reader.next() => next,
+                        never = poll_fn(|cx| session.poll_replays(cx)) => match never {},
+                    };
+                    match next {
+                        Ok(Incoming::Command(text)) => session.command(&text),
+                        Ok(Incoming::Control) => session.control(),
+                        Err(end) => break Some(end),
+                    }
+                    // Whoever has just ended it, this client included: nothing more is carried out.
+                    if outbox.is_closing() {
+                        break None;
+                    }
                 }
-                // Whoever has just ended it, this client included: nothing more is carried out.
-                if outbox.is_closing() {
-                    break None;
-                }
+            } => end,
+        }
+    }
+
+    async fn end(self, end: Option<End>) {
+        let Self { outbox, mut reader, mut session, welcomed, _live } = self;
+        // Nothing is delivered to who is leaving.
+        session.leave();
+        if outbox.owes_answers() {
+            let until = (Instant::now() + LAST_COMMANDS).max(welcomed + FIRST_COMMANDS);
+            outbox.answer_last(last_answers(&mut reader, &mut session, &outbox, until).await);
+        }
+        drop(session);
+
+        let reason = match end {
+            Some(End::Gone) => "gone",
+            Some(End::Stalled) => "write_timeout",
+            Some(End::Closed) => "client",
+            Some(End::Violation { code, reason }) => {
+                outbox.close(Closing::Violation(code));
+                reason
             }
-        } => end,
-    };
-    // Nothing is delivered to who is leaving.
-    session.leave();
-    if outbox.owes_answers() {
-        let until = (Instant::now() + LAST_COMMANDS).max(welcomed + FIRST_COMMANDS);
-        outbox.answer_last(last_answers(&mut reader, &mut session, &outbox, until).await);
+            None => "disconnected",
+        };
+        metrics().closed(reason);
+        if matches!(end, Some(End::Gone | End::Stalled)) {
+            // Nobody waits any more for what waits.
+            outbox.close(Closing::Gone);
+            return;
+        }
+        let _ = timeout(CLOSE_TIMEOUT, async {
+            poll_fn(|cx| outbox.poll_flush(cx)).await?;
+            let shutdown = || poll_fn(|cx| outbox.socket().poll_shutdown(cx));
+            if end == Some(End::Closed) {
+                return shutdown().await;
+            }
+            if end.is_none() {
+                reader.until_closed().await;
+            }
+            // Closing a socket with unread bytes would take back what was just sent.
+            shutdown().await?;
+            reader.until_gone().await;
+            Ok(())
+        })
+        .await;
     }
-    drop(session);
-
-    let reason = match end {
-        Some(End::Gone) => "gone",
-        Some(End::Stalled) => "write_timeout",
-        Some(End::Closed) => "client",
-        Some(End::Violation { code, reason }) => {
-            outbox.close(Closing::Violation(code));
-            reason
-        }
-        None => "disconnected",
-    };
-    metrics().closed(reason);
-    if matches!(end, Some(End::Gone | End::Stalled)) {
-        // Nobody waits any more for what waits.
-        outbox.close(Closing::Gone);
-        return;
-    }
-    let _ = timeout(CLOSE_TIMEOUT, async {
-        poll_fn(|cx| outbox.poll_flush(cx)).await?;
-        let shutdown = || poll_fn(|cx| outbox.socket().poll_shutdown(cx));
-        if end == Some(End::Closed) {
-            return shutdown().await;
-        }
-        if end.is_none() {
-            reader.until_closed().await;
-        }
-        // Closing a socket with unread bytes would take back what was just sent.
-        shutdown().await?;
-        reader.until_gone().await;
-        Ok(())
-    })
-    .await;
 }
 
 /// What a newcomer is given.

@@ -20,7 +20,9 @@ pub struct Session {
     context: Arc<Context>,
     outbox: Arc<Outbox>,
     /// By the identifier's raw text: its spelling is part of its name.
-    subscriptions: HashMap<Arc<str>, Active>,
+    ///
+    /// Boxed, since a map has room for three at least, and most clients have one.
+    subscriptions: HashMap<Arc<str>, Box<Active>>,
     replays: Replays,
     last_id: u32,
     is_rails_client: bool,
@@ -163,7 +165,7 @@ impl Session {
             }
             Wanted::Replay(from) => self.replays.push(self.request(id, &raw, &target, from)),
         }
-        self.subscriptions.insert(raw, Active { id, target, subscription });
+        self.subscriptions.insert(raw, Box::new(Active { id, target, subscription }));
         metrics().subscribes_confirmed.increment(1);
     }
 
@@ -235,7 +237,8 @@ impl Session {
 
     /// Ends all subscriptions, of a client that is leaving.
     pub fn leave(&mut self) {
-        for (_, Active { id, subscription, .. }) in self.subscriptions.drain() {
+        for (_, active) in self.subscriptions.drain() {
+            let Active { id, subscription, .. } = *active;
             self.replays.cancel(id);
             self.context.hub.unsubscribe(subscription);
         }
@@ -261,7 +264,8 @@ impl Session {
     /// Nothing answers it, and nothing more of the subscription is sent: what waits for a
     /// slow client would otherwise arrive in the midst of its next subscription.
     fn unsubscribe(&mut self, raw: &str) {
-        if let Some(Active { id, subscription, .. }) = self.subscriptions.remove(raw) {
+        if let Some(active) = self.subscriptions.remove(raw) {
+            let Active { id, subscription, .. } = *active;
             self.context.hub.unsubscribe(subscription);
             self.outbox.withdraw(id);
             if self.replays.cancel(id) {

@@ -73,7 +73,7 @@ impl Fixture {
         let (ours, theirs) = tokio::io::duplex(1 << 12);
         let offer = Offer::parse([subprotocol]);
         let agreed = Agreed { offer, encoding: Encoding::Plain };
-        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, Ok(None), self.context.clone()));
+        tokio::spawn(serve(Box::new(Mutex::new(ours)), Bytes::new(), agreed, Ok(None), self.context.clone()));
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         assert_eq!(next(&mut client).await, json!({ "type": "welcome" }));
         client
@@ -267,8 +267,13 @@ async fn a_client_that_does_not_answer_a_close_is_left_after_a_while() {
     let fixture = fixture();
     let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
     let (ours, theirs) = tokio::io::duplex(1 << 12);
-    let serving =
-        tokio::spawn(serve(Mutex::new(ours), Bytes::new(), agreed, Ok(None), fixture.context.clone()));
+    let serving = tokio::spawn(serve(
+        Box::new(Mutex::new(ours)),
+        Bytes::new(),
+        agreed,
+        Ok(None),
+        fixture.context.clone(),
+    ));
     tokio::task::yield_now().await;
 
     fixture.context.connections.disconnect_all(DisconnectReason::ServerRestart);
@@ -355,7 +360,8 @@ async fn nothing_follows_the_answer_to_a_close() {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let socket = Recording(taken.clone());
         let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
-        serve(socket, Bytes::copy_from_slice(&early), agreed, Ok(None), fixture.context.clone()).await;
+        serve(Box::new(socket), Bytes::copy_from_slice(&early), agreed, Ok(None), fixture.context.clone())
+            .await;
         let taken = taken.lock();
         late += usize::from(!taken.ends_with(&[0x88, 2, 0x03, 0xe8]));
     }

@@ -10,6 +10,7 @@ use axum::http::header::{
 };
 use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -21,9 +22,8 @@ use super::clients::Refusal;
 use super::listener::Accepted;
 use super::problem::Problem;
 use super::{App, not_found};
-use crate::connection::{self, Agreed, Context};
-use crate::hub::Encoding;
-use crate::identity::{Unidentified, Who};
+use crate::connection::{self, Agreed};
+use crate::hub::{Encoding, Socket};
 use crate::telemetry::metrics;
 use crate::tls::TlsSocket;
 
@@ -68,12 +68,15 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     let upgrade = hyper::upgrade::on(&mut request);
     let context = app.context.clone();
     app.sockets.spawn(async move {
-        // It counts against the limits until it ends.
-        let _held = (socket, place);
         match upgrade.await {
-            Ok(upgraded) => serve(upgraded, agreed, who, context).await,
+            Ok(upgraded) => {
+                let (socket, early) = socket_of(upgraded);
+                connection::serve(socket, early, agreed, who, context).await;
+            }
             Err(error) => tracing::debug!(%error, "a client left during its handshake"),
         }
+        // It counts against the limits until it ends.
+        drop((socket, place));
     });
 
     let mut response = Response::builder()
@@ -103,13 +106,13 @@ pub fn too_many(refusal: Refusal) -> Problem {
     Problem::new(status, refusal.to_string()).retry_after(1)
 }
 
-/// The connection needs the socket itself, not what hyper has wrapped it into.
-async fn serve(upgraded: Upgraded, agreed: Agreed, who: Result<Who, Unidentified>, context: Arc<Context>) {
+/// The connection needs the socket itself, not what hyper has wrapped it into; and what hyper has read of it.
+fn socket_of(upgraded: Upgraded) -> (Box<dyn Socket>, Bytes) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(plain) => connection::serve(plain.io.into_inner(), plain.read_buf, agreed, who, context).await,
+        Ok(plain) => (Box::new(plain.io.into_inner()), plain.read_buf),
         Err(upgraded) => {
             let tls = upgraded.downcast::<TokioIo<TlsSocket>>().expect("a listener serves TCP or TLS");
-            connection::serve(Mutex::new(tls.io.into_inner()), tls.read_buf, agreed, who, context).await;
+            (Box::new(Mutex::new(tls.io.into_inner())), tls.read_buf)
         }
     }
 }

@@ -65,8 +65,9 @@ pub struct Hub {
 /// Who listens to one stream.
 #[derive(Default)]
 struct Subscribers {
-    /// By identifier and dialect, for each of which a message is encoded once. Usually there is one.
-    groups: HashMap<Key, Group>,
+    /// By identifier and dialect, for each of which a message is encoded once. Usually there is one, and a map has
+    /// room for three at least: hence the box.
+    groups: HashMap<Key, Box<Group>>,
     /// Its last messages, once a newcomer was to be given some.
     memory: Option<Box<Memory>>,
     /// Those who wait for it.
@@ -163,10 +164,12 @@ impl Hub {
         let Subscriber { identifier, of, dialect, outbox } = subscriber;
         let key = Key { identifier: identifier.clone(), dialect };
         let (slot, recall) = self.with(stream, |subscribers| {
-            let group = subscribers.groups.entry(key.clone()).or_insert_with(|| Group {
-                head: dialect.head(identifier),
-                is_state: matches!(of, Of::State(_)),
-                members: Slab::new(),
+            let group = subscribers.groups.entry(key.clone()).or_insert_with(|| {
+                Box::new(Group {
+                    head: dialect.head(identifier),
+                    is_state: matches!(of, Of::State(_)),
+                    members: Slab::with_capacity(1),
+                })
             });
             // Not as the subscription's own: it answers a command, also one that is taken back.
             if let Some(confirm) = confirm {
@@ -628,7 +631,7 @@ mod tests {
     fn outbox() -> Arc<Outbox> {
         // A socket that takes nothing.
         let (ours, _) = tokio::io::duplex(1);
-        Arc::new(Outbox::new(Mutex::new(ours), Manner::Cable, 1 << 20))
+        Arc::new(Outbox::new(Box::new(Mutex::new(ours)), Manner::Cable, 1 << 20))
     }
 
     const PLAIN: Dialect = Dialect { format: Format::Cable, encoding: Encoding::Plain };

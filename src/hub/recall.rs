@@ -264,7 +264,7 @@ mod tests {
 
     fn outbox() -> Arc<Outbox> {
         let (ours, _) = tokio::io::duplex(1);
-        Arc::new(Outbox::new(Mutex::new(ours), Manner::Cable, 1 << 16))
+        Arc::new(Outbox::new(Box::new(Mutex::new(ours)), Manner::Cable, 1 << 16))
     }
 
     fn gift(past: Past) -> Gift {

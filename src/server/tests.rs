@@ -54,7 +54,13 @@ async fn connect(app: &App, name: &str) -> (Client, Value) {
     let agreed = Agreed { offer: Offer::default(), encoding: Encoding::Plain };
     let (ours, theirs) = tokio::io::duplex(1 << 12);
     let who = Ok(Some(Arc::new(identity)));
-    tokio::spawn(connection::serve(Mutex::new(ours), Bytes::new(), agreed, who, app.context.clone()));
+    tokio::spawn(connection::serve(
+        Box::new(Mutex::new(ours)),
+        Bytes::new(),
+        agreed,
+        who,
+        app.context.clone(),
+    ));
     let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
     let first = next(&mut client).await;
     (client, first)

@@ -107,10 +107,10 @@ pub enum Backlog {
 }
 
 impl Outbox {
-    pub fn new(socket: impl Socket + 'static, manner: Manner, max_bytes: usize) -> Self {
+    pub fn new(socket: Box<dyn Socket>, manner: Manner, max_bytes: usize) -> Self {
         let queue = Queue::new(manner);
         let state = State { queue, turn: Turn::Free, error: None, task: None, wants_room: false };
-        Self { state: Mutex::new(state), socket: Box::new(socket), max_bytes }
+        Self { state: Mutex::new(state), socket, max_bytes }
     }
 
     pub fn socket(&self) -> &dyn Socket {

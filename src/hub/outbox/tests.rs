@@ -37,7 +37,7 @@ fn texts(mut wire: &[u8]) -> Vec<String> {
 /// An outbox whose socket takes `room` bytes and then nothing until they are read.
 fn outbox(max_bytes: usize, room: usize) -> (Outbox, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(room);
-    (Outbox::new(Mutex::new(ours), Manner::Cable, max_bytes), theirs)
+    (Outbox::new(Box::new(Mutex::new(ours)), Manner::Cable, max_bytes), theirs)
 }
 
 fn waiting(outbox: &Outbox) -> usize {
@@ -110,7 +110,7 @@ async fn a_full_queue_gives_way_to_the_word_that_it_was() {
 #[tokio::test]
 async fn a_client_that_needs_its_answers_gets_them_however_slowly_it_reads() {
     let (ours, theirs) = tokio::io::duplex(4);
-    let outbox = Outbox::new(Mutex::new(ours), Manner::Extended, 17);
+    let outbox = Outbox::new(Box::new(Mutex::new(ours)), Manner::Extended, 17);
     outbox.push(frame("begun"), Of::Events(ONE));
     outbox.push(frame("yes"), Of::Connection);
     assert!(flush(&outbox).is_pending());
@@ -233,7 +233,7 @@ fn states_that_come_while_others_are_written_stay_within_the_bound() {
             }
         });
         let meanwhile = Mutex::new(vec![states as Box<dyn FnOnce() + Send>]);
-        Outbox::new(Once { meanwhile }, Manner::Cable, MAX)
+        Outbox::new(Box::new(Once { meanwhile }), Manner::Cable, MAX)
     });
     for _ in 0..15 {
         outbox.push(frame(&"e".repeat(100)), Of::Events(TWO));
@@ -326,7 +326,7 @@ proptest! {
                 }) as Box<dyn FnOnce() + Send>
             });
             let socket = Interrupted { takes, taken: taken.clone(), meanwhile: Mutex::new(meanwhile.collect()) };
-            Outbox::new(socket, Manner::Cable, max_bytes)
+            Outbox::new(Box::new(socket), Manner::Cable, max_bytes)
         });
         // Something to write, for as long as something is to happen meanwhile.
         for _ in 0..acts.len() {

@@ -220,7 +220,7 @@ fn a_writer_that_has_written_all_tells_who_waits_for_room() {
 
 fn extended(max_bytes: usize) -> Outbox {
     let (ours, _) = tokio::io::duplex(1);
-    Outbox::new(Mutex::new(ours), Manner::Extended, max_bytes)
+    Outbox::new(Box::new(Mutex::new(ours)), Manner::Extended, max_bytes)
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_client_that_goes_by_itself_is_owed_nothing() {
 #[test]
 fn an_event_stream_ends_without_a_word() {
     let (ours, _) = tokio::io::duplex(1);
-    let outbox = Outbox::new(Mutex::new(ours), Manner::EventStream, 100);
+    let outbox = Outbox::new(Box::new(Mutex::new(ours)), Manner::EventStream, 100);
     outbox.push(frame("1"), Of::Connection);
     outbox.close(Closing::Disconnect(DisconnectReason::ServerRestart));
     assert!(!outbox.owes_answers());
