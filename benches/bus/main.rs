@@ -60,7 +60,7 @@ const FULL: Scale = Scale {
     catchup_rows: 300_000,
     idle_time: Duration::from_secs(20),
     rows: 10_000_000,
-    full_samples: 150,
+    full_samples: 600,
     full_time: Duration::from_secs(3),
     full_catchup_rows: 100_000,
     naive_time: Duration::from_secs(20),

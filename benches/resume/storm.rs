@@ -4,7 +4,8 @@
 //! `memory=cold`: to a server that was just started, which reads all from the table. `memory=warm`: once more to
 //! the same one. `memory=plain`: the same clients without a past to be given, for comparison. New sockets are let
 //! in by `--accept-rate`, 2,000 a second. `established` is the latency of the other one's messages, a hundred
-//! a second of its own stream, `alone` before and `storm` meanwhile; the crowd's thread needs CPU, too.
+//! a second of its own stream, `alone` before, `storm` meanwhile, and `leaving` while the sockets of the crowd are closed
+//! one after the other as fast as that goes; the crowd's thread needs CPU, too.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,15 +40,18 @@ pub fn run(report: &mut Report, scale: &Scale, kind: Kind) {
             let (mut crowd, time) = during(|| come(&server, rule, streams, scale.storm_clients));
             let cpu = (server.cpu() - cpu).as_secs_f64() * 1000.0;
             let figure = crowd.add_times(figure.with("memory", memory)).value("server_cpu_ms", cpu);
-            storms.push((figure, time));
             crowd.expect_no_more(Duration::from_millis(200));
-            drop(crowd);
-            wait_until_alone(&server);
+            let leaving = during(|| {
+                drop(crowd);
+                wait_until_alone(&server);
+            });
+            storms.push((figure, time, leaving.1));
         }
         let deliveries = established.end();
         let alone = deliveries.between(alone);
-        for (figure, time) in storms {
+        for (figure, time, left) in storms {
             let storm = deliveries.between(time);
+            let leaving = deliveries.between(left);
             let value =
                 |figure: Figure, name, times: &Times, share| figure.value(name, times.at(share) / 1000.0);
             let figure = value(figure, "established_p50_alone_ms", &alone, 0.5);
@@ -55,7 +59,10 @@ pub fn run(report: &mut Report, scale: &Scale, kind: Kind) {
             let figure = value(figure, "established_p99_alone_ms", &alone, 0.99);
             let figure = value(figure, "established_p99_storm_ms", &storm, 0.99);
             let figure = value(figure, "established_max_storm_ms", &storm, 1.0);
-            report.add(figure.value("at_ms", deliveries.slowest_at(time) as f64 / 1e6));
+            let figure = figure.value("at_ms", deliveries.slowest_at(time) as f64 / 1e6);
+            let figure = value(figure, "established_p99_leaving_ms", &leaving, 0.99);
+            let figure = value(figure, "established_max_leaving_ms", &leaving, 1.0);
+            report.add(figure.value("leaving_ms", (left.1 - left.0) as f64 / 1e6));
         }
     }
 }
