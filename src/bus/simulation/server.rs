@@ -37,6 +37,8 @@ pub struct Life {
     /// Made when the database had been restarted so often.
     pub connection: u64,
     pub owed: Owed,
+    /// Trimmed before it could hear of them, though the look under way may have seen them.
+    unheard: Vec<usize>,
     started: Time,
     /// What had been released when it trimmed last.
     settled: Ids,
@@ -123,8 +125,10 @@ impl Server {
         if let Some(starting) = &mut self.starting {
             starting.owed.remove(row);
         }
-        if let Some(life) = &mut self.life {
-            life.owed.remove(row);
+        if let Some(life) = &mut self.life
+            && life.owed.remove(row)
+        {
+            life.unheard.push(row);
         }
     }
 
@@ -259,6 +263,7 @@ impl Life {
             era: Arc::new(era),
             connection: stage.database.restarts,
             owed: Owed::default(),
+            unheard: Vec::new(),
             phase: Phase::Idle,
             barriers: Barriers::new(Arc::default()),
             began: stage.now,
@@ -327,6 +332,9 @@ impl Life {
         let row_of = |id| rows.binary_search_by_key(&id, |row| database.rows[*row].id);
         for (index, id) in release.ids.iter().enumerate() {
             let at = row_of(*id).map_err(|_| Fault::NeverCommitted(*id))?;
+            if let Some(at) = self.unheard.iter().position(|unheard| *unheard == rows[at]) {
+                self.owed.add(self.unheard.swap_remove(at));
+            }
             self.owed.give(rows[at], database)?;
             let superseded = superseded.get(at).is_some_and(|superseded| *superseded);
             if let Some(stream) = database.rows[rows[at]].stream {
