@@ -53,7 +53,7 @@ const FULL: Scale = Scale {
     latency_samples: 300,
     sparse_samples: 60,
     pairs: 9,
-    writers_time: Duration::from_secs(4),
+    writers_time: Duration::from_secs(8),
     http_rounds: 3,
     http_time: Duration::from_secs(5),
     catchup_rounds: 5,

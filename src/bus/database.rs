@@ -385,9 +385,7 @@ impl Waker {
         match self {
             Self::Sqlite(changes) => {
                 changes.committed();
-                if rows > 0 {
-                    changes.flowed();
-                }
+                changes.looked(rows);
             }
             Self::Postgres(waker) => waker.looked(rows, facts),
             Self::Mysql(waker) => waker.looked(rows),

@@ -19,9 +19,7 @@ impl Waker {
     }
 
     pub fn looked(&mut self, rows: usize) {
-        if rows > 0 {
-            self.flow.flowed();
-        }
+        self.flow.looked(rows);
     }
 
     /// Waits until the table is worth a look. Cancel-safe.

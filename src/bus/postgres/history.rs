@@ -36,11 +36,11 @@ pub struct History {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
     pub ids: Vec<i64>,
-    pub xids: Vec<String>,
+    pub xids: Vec<u32>,
 }
 
 impl Rows {
-    pub fn push(&mut self, id: i64, xid: String) {
+    pub fn push(&mut self, id: i64, xid: u32) {
         self.ids.push(id);
         self.xids.push(xid);
     }
@@ -105,7 +105,7 @@ impl History {
         let mut all = Rows::default();
         for (_, rows) in &self.unsettled {
             all.ids.extend(&rows.ids);
-            all.xids.extend_from_slice(&rows.xids);
+            all.xids.extend(&rows.xids);
         }
         all
     }
@@ -147,7 +147,7 @@ mod tests {
     fn rows_are_settled_once_the_log_was_flushed_as_far_as_they_were_seen() {
         let mut history = history(1, 0);
         let mut rows = Rows::default();
-        rows.push(7, "99".into());
+        rows.push(7, 99);
 
         history.saw(rows.clone(), 100, 90);
         assert_eq!((history.settled_to, history.unsettled()), (0, rows));

@@ -35,11 +35,14 @@ pub struct Reader {
 /// For the pass over a table of hundreds of millions of rows.
 const START_PATIENCE: Duration = Duration::from_secs(300);
 
-/// A generic plan is the right one for each look, and planning costs more than looking. And who
+/// A generic plan is the right one for each look, and planning costs more than looking; if only it was made for a
+/// table that may grow: where there is next to nothing, reading all of it would be the best. And who
 /// locks the table for long is waited for by one connection, not by one more with each retry: a
 /// server doesn't notice that the client of a statement that waits is gone.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
     ("jit", "off"),
     ("lock_timeout", "4s"),
     // A role whose default is to read alone couldn't ask to be notified.
@@ -173,7 +176,8 @@ impl Reader {
             if let Content::Own { payload, .. } = &content {
                 bytes += payload.len();
             }
-            seen.push(id, row.try_get(4)?);
+            // An xid is sent as an oid is, for which there is a type here.
+            seen.push(id, row.try_get_unchecked::<Oid, _>(4)?.0);
             page.rows.push(MessageRow { id, content });
         }
         drop(rows);
@@ -242,7 +246,7 @@ impl Reader {
         let there: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
             .persistent(false)
             .bind(&rows.ids)
-            .bind(&rows.xids)
+            .bind(rows.xids.iter().map(u32::to_string).collect::<Vec<_>>())
             .fetch_one(&mut self.session.connection)
             .await?;
         self.session.end_if_pooled().await?;

@@ -106,9 +106,7 @@ impl Waker {
     }
 
     pub fn looked(&mut self, rows: usize, facts: Option<&Facts>) {
-        if rows > 0 {
-            self.flow.flowed();
-        }
+        self.flow.looked(rows);
         if let (Some(armed), Some(facts)) = (&mut self.armed, facts) {
             armed.fence.looked(facts);
         }

@@ -72,9 +72,9 @@ impl Changes {
         self.committed.store(true, Ordering::Relaxed);
     }
 
-    /// There were rows.
-    pub fn flowed(&mut self) {
-        self.flow.flowed();
+    /// A look found so many rows.
+    pub fn looked(&mut self, rows: usize) {
+        self.flow.looked(rows);
     }
 }
 

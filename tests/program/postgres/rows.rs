@@ -1,6 +1,7 @@
 //! Rows as anybody may write them.
 
-use super::{expect, listening, publish, row};
+use super::{expect, listen, listening, migrated, publish, row, serve};
+use crate::support::until;
 
 #[test]
 fn rows_that_are_no_messages_are_skipped_counted_and_told_once() {
@@ -87,4 +88,30 @@ fn huge_rows_and_many_large_ones_take_bounded_memory() {
     assert_eq!(server.metric(r#"tablecast_rows_total{result="released"}"#), 102.0);
     let grown = server.peak_memory() - before;
     assert!(grown < 40 << 20, "{} MiB for 190 MB of rows", grown >> 20);
+}
+
+/// A look's statement is planned once, and a table that has next to nothing is best read from its beginning.
+#[test]
+fn a_table_that_was_empty_at_the_first_look_is_not_scanned_when_it_has_grown() {
+    let database = migrated();
+    database.sql("VACUUM ANALYZE solid_cable_messages");
+    let server = serve(&database).start();
+    let mut socket = listen(&server);
+    database.sql(
+        "INSERT INTO solid_cable_messages (channel, payload, created_at, channel_hash)
+         SELECT 'nobody listens', '1', now() AT TIME ZONE 'UTC', 7 FROM generate_series(1, 5000)",
+    );
+    for data in 1..=30 {
+        database.sql(&publish(&data.to_string()));
+        expect(&mut socket, &[&data.to_string()]);
+    }
+
+    drop((socket, server));
+    until("it is gone, and has told what it did", || {
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        database.sql(others) == "0"
+    });
+    let scanned =
+        database.sql("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'solid_cable_messages'");
+    assert!(scanned.parse::<u64>().unwrap() < 4 * 5000, "{scanned} rows of 30 looks");
 }
