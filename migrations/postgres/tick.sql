@@ -21,7 +21,7 @@
 -- xids that it has, by which the reader tells who had ended by the snapshot and not unlocked yet.
 SELECT
   NULL::int8 AS id, NULL::bytea AS channel, NULL::bytea AS payload, NULL::int4 AS payload_bytes,
-  NULL::xid AS xid, s.s::text AS snapshot,
+  NULL::bytea AS xid, s.s::text AS snapshot,
   CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - 1 END AS last_value,
   pg_relation_filenode({{sequence_oid}}) AS filenode,
   (pg_current_wal_insert_lsn() - '0/0')::text AS inserted_to,
@@ -40,7 +40,7 @@ FROM pg_current_snapshot() AS s(s), {{sequence}} AS q
 UNION ALL
 SELECT
   r.id, r.channel, CASE WHEN r.payload_bytes <= $6 THEN r.payload END, r.payload_bytes,
-  r.xid, NULL, NULL, NULL, NULL, NULL, NULL, r.channel_hash
+  xidsend(r.xid), NULL, NULL, NULL, NULL, NULL, NULL, r.channel_hash
 FROM (
   SELECT
     p.id, p.xid, p.channel_hash, CASE WHEN o.own THEN substring(p.channel FROM 1 FOR 1025) END AS channel, p.payload,

@@ -176,8 +176,7 @@ impl Reader {
             if let Content::Own { payload, .. } = &content {
                 bytes += payload.len();
             }
-            // An xid is sent as an oid is, for which there is a type here.
-            seen.push(id, row.try_get_unchecked::<Oid, _>(4)?.0);
+            seen.push(id, xid(row.try_get(4)?)?);
             page.rows.push(MessageRow { id, content });
         }
         drop(rows);
@@ -270,6 +269,12 @@ impl Reader {
     pub async fn close(self) {
         self.session.close().await;
     }
+}
+
+/// As `xidsend` gives it. (Of the type itself sqlx would ask the database, by a statement that it prepares.)
+fn xid(bytes: &[u8]) -> Result<u32, sqlx::Error> {
+    let bytes = bytes.try_into().map_err(|_| sqlx::Error::Decode("an xid has four bytes".into()))?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 /// What the moment's row says of transactions, if it lists them.

@@ -28,8 +28,10 @@ pub struct Writer {
 
 const REST: Duration = Duration::from_millis(500);
 
-/// What is waited for longer than its caller waits ends in the server too.
-const SETTINGS: [(&str, &str); 4] = [
+/// What is waited for longer than its caller waits ends in the server too. And what was planned for a table that had
+/// next to nothing is good for a full one.
+const SETTINGS: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
     ("statement_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "10s"),
     ("default_transaction_read_only", "off"),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{expect, listen, listening, serve};
+use super::{expect, listen, listening, migrated, scanned, serve};
 use crate::support::{Answer, Database, Proxy, Server, get, pubsub, request, until};
 
 fn with_key(server: &Server, key: &str, body: &str) -> Answer {
@@ -183,4 +183,27 @@ fn tablecast_publish_writes_as_a_worker_does() {
         crate::support::tablecast().args(["publish", "s", "1", "--database-url", &url]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     expect(&mut socket, &["1"]);
+}
+
+/// The statement that looks a key up is planned when there are next to none.
+#[test]
+fn a_day_of_keys_is_not_scanned_for_each() {
+    let database = migrated();
+    database.sql("VACUUM ANALYZE tablecast_idempotency_keys");
+    let server = serve(&database).start();
+    let publish = |n| id(&with_key(&server, &format!("key {n}"), r#"{"stream":"s","data":1}"#));
+    for n in 0..10 {
+        publish(n);
+    }
+    database.sql(
+        "INSERT INTO tablecast_idempotency_keys (prefix, idempotency_key, fingerprint, ids, created_at)
+         SELECT '', 'other ' || n, '', '[]', now() AT TIME ZONE 'UTC' FROM generate_series(1, 5000) AS n",
+    );
+    for n in 10..40 {
+        publish(n);
+    }
+
+    drop(server);
+    let scanned = scanned(&database, "tablecast_idempotency_keys");
+    assert!(scanned < 4 * 5000, "{scanned} rows for 40 keys");
 }

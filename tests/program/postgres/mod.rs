@@ -18,7 +18,7 @@ mod waking;
 
 use std::process::Output;
 
-use crate::support::{Database, Server, Socket, postgres, pubsub, server, tablecast};
+use crate::support::{Database, Server, Socket, postgres, pubsub, server, tablecast, until};
 
 /// Solid Cable's table as Rails 8 makes it.
 const RAILS: &str = r#"
@@ -58,6 +58,14 @@ fn expect(socket: &mut Socket, messages: &[&str]) {
     for message in messages {
         assert_eq!(socket.message(&pubsub("s")), *message);
     }
+}
+
+/// How many rows of a table were read without an index, once all who have done so are gone and have told.
+fn scanned(database: &Database, table: &str) -> u64 {
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    until("they are gone", || database.sql(others) == "0");
+    let rows = format!("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = '{table}'");
+    database.sql(&rows).parse().unwrap()
 }
 
 /// Runs `tablecast migrate`, and gives what it prints.
