@@ -62,7 +62,7 @@ fn publish_64(bencher: Bencher, subscribers: usize) {
 /// What a connection's task does when it was woken.
 #[divan::bench(args = [1, 64])]
 fn flush(bencher: Bencher, frames: usize) {
-    let outbox = Outbox::new(Box::new(Nothing { is_full: false }), Manner::Cable, SEND_BUFFER_BYTES);
+    let outbox = outbox(false);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(200));
     bencher.counter(ItemsCount::new(frames)).bench_local(|| {
         for _ in 0..frames {
@@ -76,13 +76,17 @@ fn flush(bencher: Bencher, frames: usize) {
 /// A message of one of so many states, for a client that reads nothing.
 #[divan::bench(args = [1, 100])]
 fn conflate(bencher: Bencher, states: u32) {
-    let outbox = Outbox::new(Box::new(Nothing { is_full: true }), Manner::Cable, SEND_BUFFER_BYTES);
+    let outbox = outbox(true);
     let frame = Frame::message(&MessageHead::new(IDENTIFIER), &payload(4 << 10));
     let mut number = 0;
     bencher.bench_local(|| {
         number += 1;
         assert!(outbox.push(frame.clone(), Of::State(SubscriptionId(number % states))));
     });
+}
+
+fn outbox(is_full: bool) -> Outbox {
+    Outbox::new(Box::new(Nothing { is_full }), Manner::Cable, SEND_BUFFER_BYTES)
 }
 
 /// A stream and those who listen to it.
@@ -97,11 +101,7 @@ impl Audience {
     fn new(subscribers: usize) -> Self {
         let hub = Hub::new(1 << 20);
         let stream = Prefix::default().stream("bench").expect("it is a name");
-        let outboxes: Vec<Arc<Outbox>> = (0..subscribers)
-            .map(|_| {
-                Arc::new(Outbox::new(Box::new(Nothing { is_full: false }), Manner::Cable, SEND_BUFFER_BYTES))
-            })
-            .collect();
+        let outboxes: Vec<Arc<Outbox>> = (0..subscribers).map(|_| Arc::new(outbox(false))).collect();
         let identifier = IDENTIFIER.into();
         let dialect = Dialect { format: Format::Cable, encoding: Encoding::Plain };
         let subscribe = |outbox| {

@@ -41,11 +41,11 @@ pub fn run(report: &mut Report, scale: &Scale, kind: Kind) {
             let cpu = (server.cpu() - cpu).as_secs_f64() * 1000.0;
             let figure = crowd.add_times(figure.with("memory", memory)).value("server_cpu_ms", cpu);
             crowd.expect_no_more(Duration::from_millis(200));
-            let leaving = during(|| {
+            let ((), left) = during(|| {
                 drop(crowd);
                 wait_until_alone(&server);
             });
-            storms.push((figure, time, leaving.1));
+            storms.push((figure, time, left));
         }
         let deliveries = established.end();
         let alone = deliveries.between(alone);

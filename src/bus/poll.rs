@@ -33,10 +33,29 @@ impl Flow {
 
     /// How long to sleep where nothing wakes: `longest` at most.
     pub fn pause(&self, longest: Duration) -> Duration {
-        match self {
-            _ if !self.is_flowing() => longest,
-            Self { is_busy: true, .. } => longest.min(BUSY_POLL),
-            _ => longest.min(FLOWING_POLL),
+        let poll = if self.is_busy { BUSY_POLL } else { FLOWING_POLL };
+        if self.is_flowing() { longest.min(poll) } else { longest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_is_polled_by_how_much_comes() {
+        let (mut flow, longest) = (Flow::default(), Duration::from_millis(100));
+        assert_eq!(flow.pause(longest), longest);
+        for (rows, pause) in
+            [(1, FLOWING_POLL), (MANY_ROWS, BUSY_POLL), (0, FLOWING_POLL), (MANY_ROWS, BUSY_POLL)]
+        {
+            flow.looked(rows);
+            assert_eq!(flow.pause(longest), pause);
         }
+        assert_eq!(flow.pause(Duration::from_millis(1)), Duration::from_millis(1), "never longer than asked");
+        advance(STILL_FLOWING).await;
+        assert_eq!(flow.pause(longest), longest);
     }
 }

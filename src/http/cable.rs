@@ -70,12 +70,12 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request) -> Respo
     app.sockets.spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let (socket, early) = socket_of(upgraded);
-                connection::serve(socket, early, agreed, who, context).await;
+                let (io, early) = socket_of(upgraded);
+                connection::serve(io, early, agreed, who, context).await;
             }
             Err(error) => tracing::debug!(%error, "a client left during its handshake"),
         }
-        // It counts against the limits until it ends.
+        // It counts against the limits until it ends. (A variable of its own would be there twice.)
         drop((socket, place));
     });
 

@@ -168,6 +168,7 @@ impl Hub {
                 Box::new(Group {
                     head: dialect.head(identifier),
                     is_state: matches!(of, Of::State(_)),
+                    // By itself it would begin with room for four.
                     members: Slab::with_capacity(1),
                 })
             });

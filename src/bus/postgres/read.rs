@@ -35,10 +35,10 @@ pub struct Reader {
 /// For the pass over a table of hundreds of millions of rows.
 const START_PATIENCE: Duration = Duration::from_secs(300);
 
-/// A generic plan is the right one for each look, and planning costs more than looking; if only it was made for a
-/// table that may grow: where there is next to nothing, reading all of it would be the best. And who
-/// locks the table for long is waited for by one connection, not by one more with each retry: a
-/// server doesn't notice that the client of a statement that waits is gone.
+/// A generic plan is the right one for each look, and planning costs more than looking. It may be made while the table
+/// is empty, when reading all of it would be the best, and has to serve one that has grown: so no other way is open to
+/// it than along an index. And who locks the table for long is waited for by one connection, not by one more with each
+/// retry: a server doesn't notice that the client of a statement that waits is gone.
 const SETTINGS: [(&str, &str); 7] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),

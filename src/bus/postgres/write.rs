@@ -28,8 +28,8 @@ pub struct Writer {
 
 const REST: Duration = Duration::from_millis(500);
 
-/// What is waited for longer than its caller waits ends in the server too. And what was planned for a table that had
-/// next to nothing is good for a full one.
+/// What is waited for longer than its caller waits ends in the server too. And statements that were planned while a
+/// table was empty don't read all of it when it is full.
 const SETTINGS: [(&str, &str); 5] = [
     ("enable_seqscan", "off"),
     ("statement_timeout", "5s"),

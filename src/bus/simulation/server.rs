@@ -293,10 +293,10 @@ impl Life {
             return Err(Fault::ToldWrongly);
         }
         let barriers = std::mem::replace(&mut self.barriers, Barriers::new(Arc::default()));
-        let (from, high) = (stage.date(), stage.database.start().high);
-        stage.database.starts.push(Started { from, high, to: from });
-        let era = self.era.ended(Some(stage.database.history), stage.date());
-        *self = Self { barriers, ..Self::begin(stage, stage.database.start(), era, is_pressed) };
+        let (date, start) = (stage.date(), stage.database.start());
+        stage.database.starts.push(Started { from: date, high: start.high, to: date });
+        let era = self.era.ended(Some(stage.database.history), date);
+        *self = Self { barriers, ..Self::begin(stage, start, era, is_pressed) };
         self.barriers.end_look();
         self.date(stage);
         Ok(Handed::NewHistory)

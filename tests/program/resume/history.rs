@@ -324,7 +324,6 @@ fn a_request_has_its_place_among_those_of_its_address() {
         assert_eq!(refused.status, 429);
         assert!(refused.body.contains("--max-connections-per-address"), "{}", refused.body);
     });
-    postgres.resume();
     until("it is answered", || ask().status == 200);
 }
 
