@@ -277,7 +277,8 @@ async fn table(session: &mut Session, database: &Database) -> Result<Option<Foun
     if !kind.is_empty() {
         return Err(SetupError::NotATable(name.clone(), kind));
     }
-    if row.get(4) {
+    // Of what is dropped while this is asked, what tells rights and files says NULL: an error that passes.
+    if row.try_get(4).map_err(failed)? {
         return Err(SetupError::RowSecurity(name.clone()));
     }
     if row.get(7) {
@@ -288,7 +289,7 @@ async fn table(session: &mut Session, database: &Database) -> Result<Option<Foun
         let role = database.0.options.get_username();
         SetupError::NoRights { role: role.to_owned(), what, cure: format!("GRANT {right} ON {of} TO {role}") }
     };
-    if !row.get::<bool, _>(5) {
+    if !row.try_get::<bool, _>(5).map_err(failed)? {
         return Err(no_rights(format!("read table {name}"), "SELECT, INSERT, UPDATE, DELETE", &full_name));
     }
 
@@ -353,15 +354,15 @@ async fn table(session: &mut Session, database: &Database) -> Result<Option<Foun
     if !row.get::<bool, _>(3) {
         return Err(SetupError::Descends(sequence));
     }
-    if !row.get::<bool, _>(6) {
+    if !row.try_get::<bool, _>(6).map_err(failed)? {
         return Err(no_rights(
             format!("read sequence {sequence}"),
             "USAGE, SELECT",
             &format!("SEQUENCE {sequence}"),
         ));
     }
-    let table =
-        Table { name: full_name, schema, oid, sequence, sequence_oid: row.get(0), filenode: row.get(4) };
+    let filenode = row.try_get(4).map_err(failed)?;
+    let table = Table { name: full_name, schema, oid, sequence, sequence_oid: row.get(0), filenode };
     let has_updated_at = columns.iter().any(|(column, ..)| column == "updated_at");
     Ok(Some(Found { table, made_by_tablecast: row.get(5), has_updated_at }))
 }
@@ -416,10 +417,10 @@ async fn objects(session: &mut Session, database: &Database, found: Found) -> Re
     let may_wake: bool = row.get(3);
     let has_replay_index: bool = row.get(6);
     let mut advice = Vec::new();
-    if !row.get::<bool, _>(4) {
+    if !row.try_get::<bool, _>(4).map_err(failed)? {
         advice.push(format!("role {role} may not publish: GRANT INSERT ON {name} TO {role}"));
     }
-    if !row.get::<bool, _>(5) {
+    if !row.try_get::<bool, _>(5).map_err(failed)? {
         // UPDATE is for FOR UPDATE SKIP LOCKED.
         advice.push(format!(
             "role {role} may not trim: GRANT UPDATE, DELETE ON {name} TO {role}, or --retention off"
