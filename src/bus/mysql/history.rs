@@ -146,6 +146,12 @@ async fn payload(session: &mut Session, table: &str) -> Result<Option<String>, s
     row.map_or(Ok(None), |row| text(&row, 0))
 }
 
+/// Whether that is why the row can't be written. Those who miss it (servers that run, a migration) don't wait
+/// for one another, and the first one's stays.
+pub fn is_there(error: &sqlx::Error) -> bool {
+    code(error) == Some(1062)
+}
+
 /// The statement that writes a row for a table without one.
 pub fn script(table: &str, has_updated_at: bool, server: String) -> String {
     insert(table, has_updated_at, &Mark::new(server))
@@ -172,8 +178,7 @@ pub async fn keep(
     let here = session.server.identity();
     let Some(before) = payload(session, table).await? else {
         let added = session.run(script(table, has_updated_at, here)).await;
-        // Another was faster.
-        return added.or_else(|error| if code(&error) == Some(1062) { Ok(()) } else { Err(error) });
+        return added.or_else(|error| if is_there(&error) { Ok(()) } else { Err(error) });
     };
     let mark = Mark::parse(&before);
     let new = match &*database.0.continuity.lock() {

@@ -59,11 +59,12 @@ pub async fn migrate(database: &Database, migration: &Migration) -> Result<Schem
             probed.and(ended).map_err(failed)?;
         }
         for script in plan.scripts {
-            session.run(script).await.map_err(|error| match code(&error) {
+            match session.run(script).await {
+                Err(error) if history::is_there(&error) => {}
                 // A worker's open transaction that has published.
-                Some(1205) => SetupError::Locked,
-                _ => failed(error),
-            })?;
+                Err(error) if code(&error) == Some(1205) => return Err(SetupError::Locked),
+                done => done.map_err(failed)?,
+            }
         }
     }
     let schema = schema::inspect(&mut session, database).await?;

@@ -57,6 +57,31 @@ fn migrating_again_changes_nothing_and_many_at_once_agree() {
     assert!(printed.status.success() && printed.stdout.is_empty(), "{printed:?}");
 }
 
+/// A server that runs writes it too where it is missing, and waits for no migration.
+#[test]
+fn a_historys_row_that_another_writes_meanwhile_is_in_no_migrations_way() {
+    let database = mariadb::shared().database();
+    migrate(&database, &[]);
+    let mut other = database.begin("DELETE FROM solid_cable_messages WHERE id = -1");
+    other.run("COMMIT AND CHAIN");
+    other.run(
+        "INSERT INTO solid_cable_messages (id, channel, payload, created_at, channel_hash)
+         VALUES (-1, 'tablecast_history', '{}', '9999-12-31', -5185192725974493603)",
+    );
+
+    std::thread::scope(|scope| {
+        let migration = scope.spawn(|| migrate(&database, &[]));
+        until("the migration writes the row that it hasn't seen", || {
+            let waiting = "SELECT count(*) FROM information_schema.processlist
+                           WHERE db = DATABASE() AND info LIKE 'INSERT INTO `solid_cable_messages`%'";
+            database.sql(waiting) == "1"
+        });
+        other.commit();
+        migration.join().unwrap();
+    });
+    assert_eq!(database.sql("SELECT payload FROM solid_cable_messages WHERE id = -1"), "{}");
+}
+
 #[test]
 fn what_is_printed_does_in_the_stock_shell_what_migrate_does() {
     let database = mariadb::shared().database();
