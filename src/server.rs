@@ -222,7 +222,8 @@ impl Server {
         background.spawn(recall(app.context.hub.clone(), app.context.history.log.clone()));
         let write_timeout = app.context.limits.write_timeout;
         let log = app.context.history.log.clone();
-        background.spawn(connections.clone().beat(app.context.hub.clone(), log, write_timeout));
+        let (hub, status) = (app.context.hub.clone(), app.status.clone());
+        background.spawn(connections.clone().beat(hub, log, status, write_timeout));
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         for _ in 0..cores {
             let hub = app.context.hub.clone();

@@ -146,6 +146,13 @@ impl Frame {
         Self::build(TEXT, &[format!(r#"{{"type":"ping","message":{seconds}}}"#).as_bytes()])
     }
 
+    /// Shows that the connection is alive and says nothing else. Of the frames that `@anycable/core` counts as a sign
+    /// of life it takes a ping to say more: it moves the second from which it asks for what it missed. The history
+    /// of a channel that it doesn't have it passes over.
+    pub fn keep_alive() -> Self {
+        Self::confirm_history("keep-alive")
+    }
+
     pub fn confirm_subscription(identifier: &str) -> Self {
         Self::answer(identifier, "confirm_subscription")
     }

@@ -28,8 +28,12 @@ impl StatusHandle {
         self.0.borrow().clone()
     }
 
+    pub fn is_following(&self) -> bool {
+        *self.0.borrow() == Status::Following
+    }
+
     /// Says so in the log too, once for each change and not once for each retry.
-    pub(super) fn set(&self, status: Status) {
+    pub(crate) fn set(&self, status: Status) {
         self.0.send_if_modified(|current| {
             let changed = std::mem::discriminant(current) != std::mem::discriminant(&status);
             if changed {

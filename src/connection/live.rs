@@ -8,7 +8,7 @@ use slab::Slab;
 use tablecast_protocol::{DisconnectReason, Frame};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::bus::Log;
+use crate::bus::{Log, StatusHandle};
 use crate::hub::{Closing, Hub, Manner, Of, Offered, Outbox};
 use crate::identity::Who;
 use crate::identity::lookup::{Ended, OpenSession};
@@ -30,6 +30,8 @@ pub struct Connections {
 struct Entry {
     outbox: Arc<Outbox>,
     manner: Manner,
+    /// Until its first beat.
+    is_new: bool,
     who: Who,
 }
 
@@ -83,7 +85,8 @@ impl Connections {
         };
         outbox.push(welcome, Of::Connection);
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let key = self.slots[slot].lock().insert(Entry { outbox: outbox.clone(), manner, who: who.clone() });
+        let entry = Entry { outbox: outbox.clone(), manner, is_new: true, who: who.clone() };
+        let key = self.slots[slot].lock().insert(entry);
         // After it stands in its slot, into which who drains looks after setting this: one of the two sees the
         // other.
         if self.draining.load(Ordering::Acquire) {
@@ -98,7 +101,18 @@ impl Connections {
     ///
     /// Clients of event streams have it in each fifth beat, and where they stand with it: so a client that hears
     /// of nothing for days has a position that isn't as old.
-    pub async fn beat(self: Arc<Self>, hub: Arc<Hub>, log: Log, write_timeout: Duration) {
+    ///
+    /// To clients of the extended protocol a ping says that they have all that was written so far, or asked for
+    /// it: from that second on they ask again. Where that may not be so, they are shown that the line is up, and
+    /// no more.
+    pub async fn beat(
+        self: Arc<Self>,
+        hub: Arc<Hub>,
+        log: Log,
+        status: StatusHandle,
+        write_timeout: Duration,
+    ) {
+        let keep_alive = Frame::keep_alive();
         let mut to_hand_over = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -108,7 +122,9 @@ impl Connections {
             let mut event_streams = Vec::new();
             let now = SystemTime::now();
             let ping = Frame::ping(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-            for (_, Entry { outbox, manner, who }) in slot.lock().iter() {
+            let is_following = status.is_following();
+            for (_, Entry { outbox, manner, is_new, who }) in slot.lock().iter_mut() {
+                let is_new = std::mem::take(is_new);
                 if outbox.is_stalled(write_timeout) {
                     outbox.close(Closing::Stalled);
                 } else if has_expired(who, now) {
@@ -117,8 +133,14 @@ impl Connections {
                     if is_fifth {
                         event_streams.push(outbox.clone());
                     }
-                } else if let Offered::ToHandOver { .. } = outbox.offer_ping(&ping) {
-                    to_hand_over.push(outbox.clone());
+                } else {
+                    // The subscribes of one that is new may be on their way; one that holds is still being given
+                    // what it asked for.
+                    let may_lack = *manner == Manner::Extended && (is_new || !is_following || outbox.holds());
+                    let frame = if may_lack { &keep_alive } else { &ping };
+                    if let Offered::ToHandOver { .. } = outbox.offer_ping(frame) {
+                        to_hand_over.push(outbox.clone());
+                    }
                 }
             }
             hub.writers.hand_over(&mut to_hand_over);
@@ -246,6 +268,7 @@ impl Drop for Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::Status;
     use crate::hub::SubscriptionId;
 
     fn outbox(manner: Manner) -> Arc<Outbox> {
@@ -255,6 +278,10 @@ mod tests {
 
     fn is_position(frames: &[Frame]) -> bool {
         matches!(frames, [frame] if frame.as_bytes().starts_with(b"id: ") && frame.as_bytes().ends_with(b"\n\n"))
+    }
+
+    fn is_ping(frame: &Frame) -> bool {
+        String::from_utf8_lossy(frame.as_bytes()).contains(r#"{"type":"ping""#)
     }
 
     #[tokio::test]
@@ -302,7 +329,12 @@ mod tests {
         let _live_too = connections.enter(&cable, Manner::Cable, &None, None).unwrap();
         assert_eq!(events.drain(), [Frame::retry(2000)]);
         assert_eq!(cable.drain(), [Frame::welcome()]);
-        tokio::spawn(connections.clone().beat(Arc::new(Hub::new(1 << 20)), log, Duration::from_secs(30)));
+        tokio::spawn(connections.clone().beat(
+            Arc::new(Hub::new(1 << 20)),
+            log,
+            StatusHandle::default(),
+            Duration::from_secs(30),
+        ));
 
         let (mut positions, mut pings) = (0, 0);
         for _ in 0..10 * BEAT.as_millis() / TICK.as_millis() {
@@ -315,5 +347,41 @@ mod tests {
         }
         assert!((9..=11).contains(&pings), "{pings}");
         assert_eq!(positions, 2);
+    }
+
+    /// AnyCable's client asks from its last ping on for what it missed.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_may_lack_something_is_not_told_that_it_has_all() {
+        let (log, _cuts) = Log::with_cuts();
+        let connections = Arc::new(Connections::default());
+        let [extended, cable] = [Manner::Extended, Manner::Cable].map(|manner| (outbox(manner), manner));
+        let _live = [&extended, &cable].map(|(outbox, manner)| {
+            let live = connections.enter(outbox, *manner, &None, None);
+            outbox.drain();
+            live
+        });
+        let status = StatusHandle::default();
+        let hub = Arc::new(Hub::new(1 << 20));
+        tokio::spawn(connections.clone().beat(hub, log, status.clone(), Duration::from_secs(30)));
+        tokio::time::sleep(TICK / 2).await;
+
+        let beat = async || {
+            tokio::time::sleep(BEAT).await;
+            let [told, pinged] = [&extended, &cable].map(|(outbox, _)| outbox.drain());
+            assert!(matches!(&pinged[..], [frame] if is_ping(frame)), "{pinged:?}");
+            let [frame] = &told[..] else { panic!("{told:?}") };
+            assert!(is_ping(frame) || *frame == Frame::keep_alive(), "{frame:?}");
+            is_ping(frame)
+        };
+        assert!(!beat().await, "its subscribes may be on their way");
+        assert!(beat().await);
+        extended.0.hold();
+        assert!(!beat().await, "it is being given what it asked for");
+        extended.0.release();
+        assert!(beat().await);
+        status.set(Status::Away("gone".into()));
+        assert!(!beat().await, "nobody knows what is written");
+        status.set(Status::Following);
+        assert!(beat().await);
     }
 }
