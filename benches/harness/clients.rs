@@ -89,9 +89,12 @@ fn frame(bytes: &[u8], start: usize) -> Option<(bool, Range<usize>)> {
     (payload.end <= bytes.len()).then_some((frame[0] & 0x80 != 0, payload))
 }
 
+/// What a client of the extended protocol is sent in place of a ping while it may lack something.
+const KEEP_ALIVE: &[u8] = br#"{"identifier":"keep-alive","type":"confirm_history"}"#;
+
 pub fn is_message(frame: &[u8]) -> bool {
     assert!(!frame.starts_with(br#"{"type":"disconnect""#), "disconnected: {}", frame.escape_ascii());
-    !frame.starts_with(br#"{"type":"#)
+    !frame.starts_with(br#"{"type":"#) && frame != KEEP_ALIVE
 }
 
 /// A WebSocket that waits for each answer.

@@ -47,7 +47,9 @@ fn a_table_whose_ids_come_again_is_another() {
 
 #[test]
 fn a_table_that_was_made_anew_and_filled_further_than_before_is_another() {
-    is_another(&format!("TRUNCATE solid_cable_messages; {}", super::publish_numbers(1, 50)));
+    // In a stream of its own: who listens by the time that the tail has read them would hear of them.
+    let filled = super::publish_numbers(1, 50).replace("'s'", "'t'");
+    is_another(&format!("TRUNCATE solid_cable_messages; {filled}"));
 }
 
 #[test]

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::{PATIENCE, Wire};
 
+/// What a client of the extended protocol is sent in place of a ping while it may lack something.
+const KEEP_ALIVE: &str = r#"{"identifier":"keep-alive","type":"confirm_history"}"#;
+
 /// A WebSocket client by hand, so that every byte can be wrong.
 pub struct Socket {
     /// Reads in large pieces, as browsers do.
@@ -163,7 +166,7 @@ impl Socket {
         loop {
             assert!(started.elapsed() < PATIENCE, "nothing but heartbeats");
             match self.frame() {
-                Frame::Text(text) if text.starts_with(r#"{"type":"ping""#) => {}
+                Frame::Text(text) if text.starts_with(r#"{"type":"ping""#) || text == KEEP_ALIVE => {}
                 frame => return frame,
             }
         }
