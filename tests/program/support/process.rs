@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -239,7 +239,9 @@ pub fn free_port() -> u16 {
     loop {
         let number = std::process::id().wrapping_mul(101).wrapping_add(COUNT.fetch_add(1, Relaxed));
         let port = 10_000 + (number % 20_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Not by listening there: a process that another thread is starting would have the listener for a moment
+        // longer than this one.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }

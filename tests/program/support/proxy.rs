@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::process::free_port;
+use super::until;
 
 /// A TCP proxy, which stands in for all that can happen between two machines.
 pub struct Proxy {
@@ -88,7 +89,13 @@ impl Proxy {
     }
 
     pub fn accept_again(&self) {
-        let listener = self.runtime.block_on(TcpListener::bind(self.address)).unwrap();
+        // A process that another thread was starting when the last listener was closed may have it still.
+        let mut listener = None;
+        until("the proxy's port is free", || {
+            listener = self.runtime.block_on(TcpListener::bind(self.address)).ok();
+            listener.is_some()
+        });
+        let listener = listener.unwrap();
         let state = self.state.clone();
         let accepting = self.runtime.spawn(async move {
             loop {
