@@ -1,8 +1,9 @@
 //! The table: Solid Cable's, whoever made it.
 
 use std::process::Command;
+use std::time::Duration;
 
-use crate::support::{Server, pubsub, server, sqlite3, tablecast};
+use crate::support::{Server, begin, pubsub, server, sqlite3, tablecast};
 
 const RAILS: &str = r#"CREATE TABLE "solid_cable_messages" ("id" integer PRIMARY KEY AUTOINCREMENT NOT NULL, "channel" blob(1024) NOT NULL, "payload" blob(536870912) NOT NULL, "created_at" datetime(6) NOT NULL, "channel_hash" integer(8) NOT NULL)"#;
 /// Up to 3.0.0.
@@ -116,6 +117,22 @@ fn migrating_twice_changes_nothing_and_two_at_once_agree() {
 
     assert_eq!(version(), before);
     assert!(printed.stdout.is_empty() && String::from_utf8_lossy(&printed.stderr).contains("nothing to do"));
+}
+
+#[test]
+fn a_file_that_another_process_writes_is_waited_for() {
+    let builder = server();
+    // In SQLite's first journal mode: to leave it, nobody else may write.
+    sqlite3(&builder.database(), "CREATE TABLE other (id integer)");
+    let writing = begin(&builder.database(), "INSERT INTO other VALUES (1)");
+    let mut migrating = tablecast().arg("migrate").current_dir(builder.folder()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(migrating.try_wait().unwrap(), None);
+
+    writing.commit();
+
+    assert!(migrating.wait().unwrap().success());
+    assert_eq!(sqlite3(&builder.database(), "PRAGMA journal_mode"), "wal");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::bus::poll::Flow;
 
 /// How long a change of the file is followed by close looks at the database: what a busy disk may take between the
 /// change and the commit that shows it.
-const AFTER_REPORT: Duration = Duration::from_secs(1);
+const AFTER_REPORT: Duration = Duration::from_secs(10);
 /// The first close looks; later ones come at an eighth of the time that has passed.
 const CLOSE_LOOK: Duration = Duration::from_micros(100);
 /// Close looks that go on although a commit was found.

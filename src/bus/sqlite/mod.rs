@@ -15,10 +15,11 @@ mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions};
+use tokio::time::sleep;
 
 pub(super) use changes::Changes;
 pub(super) use history::History;
@@ -185,10 +186,16 @@ impl Database {
             .connect()
             .await
             .map_err(|error| SetupError::from_sqlx(error, self.path()))?;
-        sqlx::raw_sql("PRAGMA journal_mode = WAL")
-            .execute(&mut connection)
-            .await
-            .map_err(|error| SetupError::from_sqlx(error, self.path()))?;
+        // SQLite itself doesn't wait here for another process: it has a read transaction by then.
+        let started = Instant::now();
+        while let Err(error) = sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut connection).await {
+            if !matches!(self.trouble(&error), Trouble::Busy)
+                || started.elapsed() >= self.0.location.busy_timeout
+            {
+                return Err(SetupError::from_sqlx(error, self.path()));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
         Ok(connection)
     }
 
