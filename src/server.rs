@@ -308,8 +308,8 @@ async fn follow(tail: Tail, context: Arc<Context>) {
     let piece_bytes = context.limits.send_buffer_bytes / 4;
     hub::follow(tail, context.hub.clone(), piece_bytes, |notice| match notice {
         Notice::NewHistory => {
-            tracing::warn!("the table's history is another one: all clients are asked to reconnect");
             context.connections.disconnect_all(DisconnectReason::NewHistory);
+            tracing::warn!("the table's history is another one: all clients are asked to reconnect");
         }
         Notice::Disconnect { name, reconnect } => {
             context.connections.disconnect(name, DisconnectReason::Remote { reconnect });

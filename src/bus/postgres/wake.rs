@@ -299,7 +299,10 @@ async fn try_to_hear(database: &Database, state: &State) -> Result<Silence, sqlx
                 Err(_) => return Ok(Silence::NoEcho),
                 Ok(Ok(Some(notification))) if notification.channel() == echo => {
                     echoed = true;
-                    state.works.store(true, Ordering::Release);
+                    // A tail that rests since before looks, and arms: until then nobody would notify.
+                    if !state.works.swap(true, Ordering::AcqRel) {
+                        state.heard.notify_one();
+                    }
                     state.tried.notify_one();
                 }
                 Ok(Ok(Some(_))) => state.heard.notify_one(),
