@@ -377,10 +377,12 @@ impl Source for Tail {
                 self.rest().await;
             }
             self.barriers.begin_look();
+            self.status.begin_look();
             match self.look().await {
                 Ok(found) => {
                     if !self.again {
                         self.barriers.end_look();
+                        self.status.end_look();
                         // What this look has found was given the time before: of that each message lacks the next.
                         self.date(self.look_began);
                     }

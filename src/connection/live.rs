@@ -122,7 +122,7 @@ impl Connections {
             let mut event_streams = Vec::new();
             let now = SystemTime::now();
             let ping = Frame::ping(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-            let is_following = status.is_following();
+            let is_up_to_date = status.is_up_to_date();
             for (_, Entry { outbox, manner, is_new, who }) in slot.lock().iter_mut() {
                 let is_new = std::mem::take(is_new);
                 if outbox.is_stalled(write_timeout) {
@@ -134,11 +134,16 @@ impl Connections {
                         event_streams.push(outbox.clone());
                     }
                 } else {
-                    // The subscribes of one that is new may be on their way; one that holds is still being given
-                    // what it asked for.
-                    let may_lack = *manner == Manner::Extended && (is_new || !is_following || outbox.holds());
-                    let frame = if may_lack { &keep_alive } else { &ping };
-                    if let Offered::ToHandOver { .. } = outbox.offer_ping(frame) {
+                    let offered = if *manner == Manner::Extended {
+                        // The subscribes of one that is new may be on their way; one that holds is still being
+                        // given what it asked for. What waits would come before the ping, but what is published
+                        // while the ping waits would not: so there is none where anything does.
+                        let may_lack = is_new || !is_up_to_date || outbox.holds();
+                        outbox.offer_if_idle(if may_lack { &keep_alive } else { &ping })
+                    } else {
+                        outbox.offer_ping(&ping)
+                    };
+                    if let Offered::ToHandOver { .. } = offered {
                         to_hand_over.push(outbox.clone());
                     }
                 }
@@ -222,7 +227,7 @@ impl Connections {
 async fn tell_positions(outboxes: Vec<Arc<Outbox>>, hub: Arc<Hub>, log: Log) {
     let offer_to_all = |outboxes: &[Arc<Outbox>], hub: &Hub, frame: &Frame| {
         let is_to_hand_over =
-            |outbox: &&Arc<Outbox>| matches!(outbox.offer_ping(frame), Offered::ToHandOver { .. });
+            |outbox: &&Arc<Outbox>| matches!(outbox.offer_if_idle(frame), Offered::ToHandOver { .. });
         hub.writers.hand_over(&mut outboxes.iter().filter(is_to_hand_over).cloned().collect());
     };
     let told = {
@@ -379,9 +384,19 @@ mod tests {
         assert!(!beat().await, "it is being given what it asked for");
         extended.0.release();
         assert!(beat().await);
+        for outbox in [&extended.0, &cable.0] {
+            outbox.push(Frame::comment(), Of::Connection);
+        }
+        tokio::time::sleep(BEAT).await;
+        assert_eq!(extended.0.drain(), [Frame::comment()], "more may come before that is out");
+        assert_eq!(cable.0.drain().len(), 2);
         status.set(Status::Away("gone".into()));
         assert!(!beat().await, "nobody knows what is written");
         status.set(Status::Following);
+        assert!(beat().await);
+        status.begin_look();
+        assert!(!beat().await, "nor while a look takes so long");
+        status.end_look();
         assert!(beat().await);
     }
 }

@@ -141,9 +141,19 @@ impl Outbox {
         })
     }
 
-    /// Queues a heartbeat, unless other frames wait that say as much.
+    /// Queues a heartbeat behind what waits: Rails' clients before 7.2 take no message for a sign of life. Where much
+    /// waits there is none, so it is never the last straw.
     pub fn offer_ping(&self, frame: &Frame) -> Offered {
-        if self.state.lock().queue.is_empty() {
+        self.offer_where(frame, |queue| queue.waiting() <= self.max_bytes / 2)
+    }
+
+    /// Queues a frame, unless others wait that show as well that the line is up.
+    pub fn offer_if_idle(&self, frame: &Frame) -> Offered {
+        self.offer_where(frame, Queue::is_empty)
+    }
+
+    fn offer_where(&self, frame: &Frame, is_fit: impl FnOnce(&Queue) -> bool) -> Offered {
+        if is_fit(&self.state.lock().queue) {
             self.offer(frame.clone(), Of::Connection, Box::default)
         } else {
             Offered::Queued { is_much: false }

@@ -172,6 +172,21 @@ fn where_much_waits_the_latest_of_each_state_stays() {
     assert!(left.iter().map(Frame::len).sum::<usize>() <= 30);
 }
 
+/// Rails' clients before 7.2 reconnect after six seconds without a heartbeat, whatever else comes.
+#[test]
+fn a_heartbeat_waits_behind_what_waits_and_is_never_the_last_straw() {
+    let (outbox, _theirs) = outbox(64, 1);
+    outbox.push(frame("a message"), Of::Events(ONE));
+    outbox.offer_if_idle(&frame("the line is up"));
+    outbox.offer_ping(&frame("ping"));
+    assert_eq!(outbox.drain(), ["a message", "ping"].map(frame));
+
+    outbox.push(frame(&"x".repeat(60)), Of::Events(ONE));
+    assert_eq!(outbox.offer_ping(&frame("ping")), Offered::Queued { is_much: false });
+    assert_eq!(outbox.drain(), [frame(&"x".repeat(60))]);
+    assert!(outbox.push(frame("a message"), Of::Events(ONE)));
+}
+
 #[test]
 fn a_socket_that_takes_nothing_is_stalled_and_one_that_takes_a_little_is_not() {
     let (outbox, mut theirs) = outbox(1 << 20, 1);
