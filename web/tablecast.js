@@ -64,8 +64,12 @@ class Cable {
   #ahead = 0; // s; the server's clock less ours
   // identifier (JSON text) -> { confirmed, listeners, position, since, asked }
   // position: { stream_id, epoch, offset } of the last message; since: without one, all that came
-  // before this second has come; asked: what of these two, or NEW, the server hasn't answered yet
+  // before this second has come; asked: what of these two, or NEW, the server hasn't answered yet;
+  // isAgain: it was subscribed before on this connection
   #channels = new Map();
+  // identifier -> how many of our subscribes the server has yet to answer, more than one where a
+  // channel was left and came again; those of this connection, and none where it has no positions
+  #unanswered = new Map();
 
   constructor(url, options) {
     this.#url = new URL(url, globalThis.location?.href);
@@ -190,6 +194,7 @@ class Cable {
       case "welcome":
         this.#welcomed = true;
         this.#extended = this.#socket.protocol === EXTENDED;
+        this.#unanswered.clear();
         for (const [key, channel] of [...this.#channels]) this.#ask(key, channel);
         return this.#setStatus("live");
       case "ping":
@@ -200,22 +205,22 @@ class Cable {
       case "disconnect":
         return this.#lose(frame.reconnect !== false);
       case "confirm_subscription":
-        if (!channel) return; // unsubscribed meanwhile
+        if (!this.#isOfLatest(frame.identifier) || !channel) return; // unsubscribed meanwhile
         channel.confirmed = true;
         channel.since ??= this.#now();
         for (const listener of [...channel.listeners]) this.#tellConnected(listener);
         if (channel.position && !this.#extended) this.#forget(channel, { reason: "unsupported" });
         return;
       case "confirm_history":
-        if (channel) channel.asked = undefined;
+        if (channel?.confirmed) channel.asked = undefined;
         return;
       case "reject_history":
-        if (!channel?.asked) return;
+        if (!channel?.confirmed || !channel.asked) return;
         if (channel.asked === NEW) channel.asked = undefined;
         else this.#forget(channel, {});
         return;
       case "reject_subscription":
-        if (!channel) return;
+        if (!this.#isOfLatest(frame.identifier) || !channel) return;
         this.#channels.delete(frame.identifier);
         for (const listener of [...channel.listeners]) {
           tell(listener, "rejected");
@@ -225,8 +230,9 @@ class Cable {
       case undefined:
         if (!channel || !Object.hasOwn(frame, "message")) return;
         // Not held back until the confirmation: it belongs to this identifier either way. But what an
-        // earlier subscription of it still gets will come again if this one asks for what it missed.
-        if (channel.asked && channel.asked !== NEW && !channel.confirmed) return;
+        // earlier subscription of it still gets will come again if this one is given what came before it.
+        const isGivenThePast = channel.isAgain || (channel.asked && channel.asked !== NEW);
+        if (isGivenThePast && !channel.confirmed) return;
         if (frame.stream_id && frame.epoch) {
           const { stream_id, epoch, offset } = frame;
           channel.position = { stream_id, epoch, offset };
@@ -240,6 +246,10 @@ class Cable {
   /** Subscribes, and asks for what was missed. */
   #ask(key, channel) {
     channel.asked = this.#extended ? (channel.position ?? channel.since ?? NEW) : undefined;
+    if (this.#welcomed && this.#extended) {
+      channel.isAgain = this.#unanswered.has(key);
+      this.#unanswered.set(key, (this.#unanswered.get(key) ?? 0) + 1);
+    }
     if (channel.asked === NEW) this.#send("subscribe", key, { streams: {} });
     else if (typeof channel.asked === "object") {
       const { stream_id, ...position } = channel.asked;
@@ -247,6 +257,13 @@ class Cable {
     } else {
       this.#send("subscribe", key, channel.asked && { since: channel.asked, streams: {} });
     }
+  }
+
+  /** Whether an answer is that to the latest subscribe of its identifier. */
+  #isOfLatest(key) {
+    const unanswered = this.#unanswered.get(key);
+    if (unanswered) this.#unanswered.set(key, unanswered - 1);
+    return !(unanswered > 1);
   }
 
   /** What was missed can't be had. */
@@ -266,7 +283,9 @@ class Cable {
   #setClock(seconds) {
     if (Number.isInteger(seconds)) this.#ahead += seconds - this.#now();
     for (const channel of this.#channels.values()) {
-      if (!channel.asked && channel.since) channel.since = Math.max(channel.since, this.#now() - SLACK);
+      if (channel.asked || !channel.since) continue;
+      // No later than now: until the first heartbeat our clock alone was there to go by.
+      channel.since = Math.min(this.#now(), Math.max(channel.since, this.#now() - SLACK));
     }
   }
 
