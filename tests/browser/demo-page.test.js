@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { complete, demo, openPage, serve, start } from "./support.js";
+import { complete, demo, metric, openPage, serve, start } from "./support.js";
 
 /** Resolves when each of the five bars has stood at three places since. */
 async function barsMove(page) {
@@ -141,6 +141,8 @@ test("the page says when its server is gone, and goes on when one is back", asyn
     listen: server.host,
   });
   await statusBecomes(page, "live");
+  // Its subscribes are on their way.
+  await metric(successor, "tablecast_subscriptions", await page.locator("#jobs > *").count());
   await successor.insert("progress:import", { percent: 83 });
   await markAt(page, 83);
 });

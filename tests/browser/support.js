@@ -5,7 +5,7 @@
 
 import { spawn } from "node:child_process";
 import { chown, mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
@@ -131,13 +131,22 @@ export function ordinarily(file, args) {
 const isRoot = process.getuid() === 0;
 const NOBODY = 65534;
 
+/**
+ * One that is free, and stays so while its server is down: outgoing connections and listeners that leave the
+ * choice to the system have higher ones.
+ */
 export async function freePort() {
-  const server = createServer();
-  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-  const { port } = server.address();
-  await new Promise((closed) => server.close(closed));
-  return port;
+  for (;;) {
+    const port = 10_000 + ((process.pid * 101 + ports++) % 20_000);
+    const isTaken = await new Promise((resolve) => {
+      const socket = connect(port, "127.0.0.1", () => (socket.destroy(), resolve(true)));
+      socket.on("error", () => resolve(false));
+    });
+    if (!isTaken) return port;
+  }
 }
+
+let ports = 0;
 
 // --- Programs ----------------------------------------------------------------------------
 
@@ -265,8 +274,9 @@ class Server {
 }
 
 /** `tablecast serve`, in a fresh folder if no other is named, on a file there if no other database is. */
-export async function serve(t, args, { cwd, listen = "127.0.0.1:0", url = "sqlite:cable.db" } = {}) {
+export async function serve(t, args, { cwd, listen, url = "sqlite:cable.db" } = {}) {
   cwd ??= await folder(t);
+  listen ??= `127.0.0.1:${await freePort()}`;
   const program = start(
     t,
     TABLECAST,
@@ -280,13 +290,25 @@ export async function serve(t, args, { cwd, listen = "127.0.0.1:0", url = "sqlit
 
 /** `tablecast demo`; its database is where its page says. */
 export async function demo(t) {
-  const program = start(t, TABLECAST, ["demo", "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"], {
+  const program = start(t, TABLECAST, ["demo", "--listen", `127.0.0.1:${await freePort()}`, "--internal-listen", "127.0.0.1:0"], {
     env: { TMPDIR: await folder(t) }, // a demo that is killed leaves its own behind
   });
   const [, host] = /http:\/\/([^/]+)\//.exec(await program.line(/^open http:/));
   const response = await fetch(`http://${host}/demo.json`, { signal: AbortSignal.timeout(PATIENCE) });
   const { database } = await response.json();
   return new Server(t, program, { host, database });
+}
+
+/** Resolves once a metric of the server is at least so much. */
+export async function metric(server, name, least) {
+  while ((await value(server, name)) < least) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+/** A metric of the server; 0 is what it hasn't counted yet. */
+export async function value(server, name) {
+  const metrics = await (await fetch(`http://${server.internal}/metrics`)).text();
+  const line = metrics.split("\n").find((line) => line.startsWith(`${name} `));
+  return Number(line?.split(" ").at(-1) ?? 0);
 }
 
 // --- Browser -----------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 //! Who may connect: tokens, cookies of Rails, sessions that are looked up; and what a connection is
 //! known by then.
 
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::hmac;
@@ -115,7 +114,7 @@ fn who_shows_no_good_token_is_told_so_and_gets_no_welcome() {
 #[test]
 fn a_token_that_ends_ends_its_connection_and_a_new_one_is_welcome() {
     let server = with_tokens().arg("--jwt-leeway=0s").start();
-    let short = token(&["--expires=2s", "{}"]);
+    let short = token(&["--expires=4s", "{}"]);
 
     let mut socket = welcomed(&server, &format!("/cable?jid={short}"), &[]);
     is_told(&mut socket, "token_expired", false);
@@ -212,8 +211,7 @@ fn with_sessions(rest: &[&str]) -> (Server, impl Fn(&str)) {
     let builder = with_cookies(rest);
     let path = builder.folder().join("app.db");
     let change = move |sql: &str| {
-        let output = Command::new("sqlite3").arg(&path).arg(sql).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        sqlite3(&path, sql);
     };
     change(
         "CREATE TABLE sessions (id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL); INSERT INTO sessions VALUES (42, 7)",

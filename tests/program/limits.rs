@@ -25,8 +25,10 @@ fn commands_over_the_rate_end_the_connection_with_leave_to_return() {
     for _ in 0..10 {
         socket.nothing_else();
     }
-    socket.send("{}");
-    socket.send("{}");
+    // More than come back meanwhile, one a second.
+    for _ in 0..20 {
+        socket.send("{}");
+    }
     assert_eq!(socket.text(), r#"{"type":"disconnect","reason":"rate_limit","reconnect":true}"#);
     assert_eq!(socket.next(), Frame::Close(1000, String::new()));
     // Its answer is waited for, and ends it.

@@ -257,7 +257,7 @@ async fn a_recheck_tells_of_logouts_and_of_other_users(app: App) {
 
 async fn a_row_is_good_for_as_long_as_it_is_kept(app: App) {
     app.sessions("bigint", &["1"]);
-    let config = LookupConfig { cache: Duration::from_secs(2), ..config(&app.url(), QUERY) };
+    let config = LookupConfig { cache: Duration::from_secs(5), ..config(&app.url(), QUERY) };
     let lookup = Lookup::new(&config);
     assert_eq!(user(&lookup, 1).await, Some(json!(1)));
     assert_eq!(user(&lookup, 2).await, None);
@@ -267,7 +267,7 @@ async fn a_row_is_good_for_as_long_as_it_is_kept(app: App) {
     assert_eq!(user(&lookup, 1).await, Some(json!(1)), "it is known");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(user(&lookup, 2).await, Some(json!(5)), "an absence isn't known for long");
-    tokio::time::sleep(Duration::from_millis(1000)).await;
+    tokio::time::sleep(Duration::from_millis(4000)).await;
     assert_eq!(user(&lookup, 1).await, None);
 }
 

@@ -1,7 +1,6 @@
 //! Starting on a table that lacks many ids.
 
 use std::thread;
-use std::time::Duration;
 
 use super::{
     expect, expect_numbers, listen, migrate, migrated, others_go_on_until_it_is_old, publish, row, serve,
@@ -91,15 +90,19 @@ fn a_statement_that_was_under_way_when_the_server_started_is_delivered() {
     let database = mariadb.database();
     migrate(&database, &[]);
     wear(&database);
+    // Half of them it writes before the gate is opened.
     let slow = "INSERT INTO solid_cable_messages (created_at, channel, payload, channel_hash)
-                SELECT UTC_TIMESTAMP(6), IF(SLEEP(0.1), '', 's'), seq, 7 FROM seq_1_to_100 ORDER BY seq";
+                SELECT UTC_TIMESTAMP(6), IF(seq = 51 AND GET_LOCK('gate', 100) = 0, '', 's'), seq, 7
+                FROM seq_1_to_100 ORDER BY seq";
+    let gate = database.begin("SELECT GET_LOCK('gate', 0)");
     thread::scope(|scope| {
         scope.spawn(|| database.sql(slow));
-        // It has written half of them.
-        thread::sleep(Duration::from_secs(5));
+        let waits = "SELECT count(*) FROM information_schema.processlist WHERE state = 'User lock'";
+        until("it waits at the gate", || database.sql(waits) == "1");
         database.sql(&row("other", "0"));
         let server = serve(&database).start();
         let mut socket = listen(&server);
+        drop(gate);
         expect_numbers(&mut socket, 1..=100);
         socket.nothing_else();
         let given_up = server.metric(r#"tablecast_gaps_total{result="capped"}"#);

@@ -456,7 +456,7 @@ fn a_name_has_as_many_as_it_may_of_both_kinds_together() {
 #[test]
 fn an_identity_that_ends_ends_it() {
     let server = server().open().arg(&format!("--jwt-key={SECRET}")).arg("--jwt-leeway=0s").start();
-    let query = format!("stream=s&jid={}", token(&["--expires=2s", r#"{"id":7}"#]));
+    let query = format!("stream=s&jid={}", token(&["--expires=4s", r#"{"id":7}"#]));
     let mut events = Events::open(server.public, &query, &[]);
     events.up_to_date();
     assert_eq!(events.with_data(), None);

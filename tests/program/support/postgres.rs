@@ -111,14 +111,16 @@ impl DatabaseServer {
 
     /// Waits until a standby shows all that its primary has committed by now.
     pub fn wait_for_replay(&self, primary: &DatabaseServer) {
-        let written = primary.sql("SELECT pg_current_wal_lsn()");
+        // Not what is written by now: others of its processes may not have written what they have inserted.
+        let written = primary.sql("SELECT pg_current_wal_insert_lsn()");
         until("the standby has caught up", || {
             self.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'")) == "t"
         });
     }
 
-    /// Makes a standby a primary.
+    /// Makes a standby a primary, once it knows how far it has the log.
     pub fn promote(&self) {
+        until("it has asked for the log", || self.sql("SELECT pg_last_wal_receive_lsn() IS NOT NULL") == "t");
         assert_eq!(self.sql("SELECT pg_promote()"), "t");
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::process::free_port;
 use super::{Answer, Authority, PATIENCE, Pair, Socket, Wire, get, request};
 
 /// The binary, with nothing of this process's environment that it would take for settings.
@@ -27,7 +28,17 @@ pub fn tablecast() -> Command {
 
 /// A server to be started, on a fresh file in a folder of its own and free ports.
 pub fn server() -> Builder {
-    Builder { folder: Arc::new(TempDir::new().unwrap()), arguments: Vec::new(), ports: [0, 0], before: "" }
+    Builder {
+        folder: Arc::new(TempDir::new().unwrap()),
+        arguments: Vec::new(),
+        ports: free_ports(),
+        before: "",
+    }
+}
+
+/// Ones that stay free while the server that has them is down.
+fn free_ports() -> [u16; 2] {
+    [free_port(), free_port()]
 }
 
 pub struct Builder {
@@ -155,7 +166,7 @@ impl Server {
 
     /// Another server on the same file, with settings of its own.
     pub fn beside(&self) -> Builder {
-        Builder { folder: self.folder.clone(), arguments: Vec::new(), ports: [0, 0], before: "" }
+        Builder { folder: self.folder.clone(), arguments: Vec::new(), ports: free_ports(), before: "" }
     }
 
     /// The same server, started again at the same ports and on the same file.
