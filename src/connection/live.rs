@@ -103,8 +103,8 @@ impl Connections {
     /// of nothing for days has a position that isn't as old.
     ///
     /// To clients of the extended protocol a ping says that they have all that was written so far, or asked for
-    /// it: from that second on they ask again. Where that may not be so, they are shown that the line is up, and
-    /// no more.
+    /// it: from the second in which it comes they ask again. Where that may not be so, they are shown that the
+    /// line is up, and no more.
     pub async fn beat(
         self: Arc<Self>,
         hub: Arc<Hub>,
