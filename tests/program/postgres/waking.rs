@@ -128,16 +128,19 @@ fn a_transaction_that_was_open_when_the_tail_went_to_sleep_is_not_overslept() {
     assert!(usual < Duration::from_millis(400), "{usual:?}");
 }
 
-/// Statements a second of a server that has nothing to do.
+/// Statements a second of a server that has nothing to do, on a database server of its own: others' transactions are
+/// waited for when the tail goes to sleep.
 fn idle_rate(wake: &str) -> f64 {
-    let database = migrated();
+    let postgres = postgres::server().start();
+    let database = postgres.database();
+    migrate(&database, &[]);
     database.sql(&format!("ALTER DATABASE {} SET log_statement = 'all'", database.name));
     let server = serve(&database).arg("--wake").arg(wake).start();
     let mut client = listen(&server);
     // Clients have one each three seconds.
     let mut beats = |count| (0..count).for_each(|_| assert!(matches!(client.frame(), Frame::Text(_))));
     let statements = || {
-        let log = postgres::shared().log();
+        let log = postgres.log();
         log.matches("LOG:  statement: ").count() + log.matches("LOG:  execute ").count()
     };
     beats(1);
