@@ -247,7 +247,8 @@ impl Server {
                 bytes < 8 << 20
             });
             let (now, later) = rest.split_at(fit.count().min(1000));
-            assert_eq!(self.publish(&format!("[{}]", now.join(","))).status, 201);
+            let answer = self.publish(&format!("[{}]", now.join(",")));
+            assert_eq!(answer.status, 201, "{}: {}", answer.body, self.log());
             rest = later;
         }
     }
