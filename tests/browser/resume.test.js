@@ -233,7 +233,7 @@ test(`a script that begins its watch again where it was gets each message once (
       `${visits.reduce((a, b) => a + b)} connections (${visits}), 2 restarts of the database`,
   );
   for (const stream of STREAMS) assert.deepEqual(compare(truth.get(stream), script.received.get(stream)), NOTHING, stream);
-  assert.ok(visits.every((count) => count > 0), String(visits));
+  assert.ok(visits.every((count) => count > drops / 6), String(visits));
 });
 
 /** A page with an EventSource; `opens`, `resets` and `received` are its globals. */

@@ -102,7 +102,7 @@ fn a_publish_wakes_a_server_that_would_sleep_for_half_a_minute() {
             until_it_sleeps(&database);
             delay(database.begin(&publish("1")), &mut socket)
         });
-        assert!(usual < Duration::from_millis(200), "{wake}: {usual:?}");
+        assert!(usual < Duration::from_millis(100), "{wake}: {usual:?}");
     }
 }
 
